@@ -1,0 +1,3 @@
+"""stacworker: the daemon that keeps STAC catalogues current."""
+
+__version__ = "0.1.0"

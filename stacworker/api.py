@@ -1,0 +1,139 @@
+"""The words and ports of stacworker: what plugins implement and what flows between the parts.
+
+A plugin is an async context manager with one working method and a `ping()`. Ports are Protocols: a
+class need not inherit from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from stacworker.inflight import InFlight
+
+__all__ = [
+    "Consumer",
+    "Document",
+    "DocumentKind",
+    "Generator",
+    "Message",
+    "Request",
+    "Sink",
+    "Version",
+]
+
+DocumentKind = Literal["item", "collection", "delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One delivery of a queue message.
+
+    `sent_at` is seconds since the epoch; `attributes` are the message attributes in the form boto
+    returns them (`{"name": {"StringValue": …, "DataType": …}}`); `in_flight` is the queue's.
+    """
+
+    id: str
+    body: str
+    receipt_handle: str
+    receive_count: int
+    sent_at: float
+    attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    group_id: str | None = None
+    in_flight: InFlight = field(default_factory=InFlight, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Version:
+    """When a document was current: the newest version of an item wins.
+
+    `time_ms` is milliseconds since the epoch: the S3 event's time, else the SNS `Timestamp`, else the
+    time SQS was sent the message. `sequencer` is an S3 event's sequencer, left-padded with zeros to
+    `SEQUENCER_DIGITS` (empty where there is none), which orders events of one key within a millisecond.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+    """
+
+    time_ms: int
+    sequencer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a message finally holds: an item, a collection, or the wish to delete an item.
+
+    `body` is the parsed JSON object (for a delete: `{"id": …, "collection": …}`); `origin` says for
+    people where it came from (`message body`, `s3://bucket/key`, `s3://bucket/key line 12`).
+    """
+
+    kind: DocumentKind
+    body: dict[str, Any]
+    version: Version
+    origin: str = "message body"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a generator is asked to make items from.
+
+    `body` is the JSON object that reached us (an ItemRequest, `{"id", "path"}`, or made from an S3
+    event or URL: always with `href`, and with `bucket` and `key` where it is an S3 object).
+    `collection_id` overrides the items' collection; `generator` names the generator to use where the
+    request does (a stactools package name), else None.
+    """
+
+    body: dict[str, Any]
+    version: Version
+    collection_id: str | None = None
+    generator: str | None = None
+    origin: str = "message body"
+
+
+@runtime_checkable
+class Consumer(Protocol):
+    """What is done with the messages of one queue."""
+
+    async def handle(self, message: Message) -> None:
+        """Work on one message; return only when everything it asks for is durable.
+
+        Returning acknowledges the message. Raise `Permanent` to dead-letter it, `Rejected` to
+        dead-letter parts of it, `Transient` to have it again later, `Unavailable` when a dependency is
+        away. Anything else that escapes is treated as `Transient`.
+        """
+
+    async def ping(self) -> None:
+        """Raise `Unavailable` when a dependency does not answer."""
+
+
+class Sink(Protocol):
+    """Where documents go."""
+
+    async def put(self, documents: Sequence[Document], in_flight: InFlight) -> None:
+        """Make all documents durable, or raise.
+
+        Raises `Rejected` when at least one document is refused for good and all others are durable;
+        `Transient` or `Unavailable` when at least one may yet succeed (the caller puts all again:
+        putting twice is harmless).
+        """
+
+    async def ping(self) -> None:
+        """Raise `Unavailable` when the sink's dependency does not answer."""
+
+
+class Generator(Protocol):
+    """Turns a request into items."""
+
+    async def generate(self, request: Request) -> Sequence[dict[str, Any]]:
+        """Return the items (parsed STAC item objects) of one request.
+
+        Raises `Permanent` when the request can never succeed, `Transient` when it may later.
+        """
+
+    async def ping(self) -> None:
+        """Raise `Unavailable` when the generator cannot work."""
+
+
+Managed = AbstractAsyncContextManager
+"""A plugin's life: entered before the first message, left after the last."""
+

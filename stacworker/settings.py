@@ -1,0 +1,293 @@
+"""Settings: environment over one YAML file, checked as a whole before anything starts.
+
+`STACWORKER_…` variables (nested with `__`) override the file that `--config` or `STACWORKER_CONFIG`
+names. Unknown keys are errors. Only the composition root reads settings; everything below it gets
+plain values.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from stacworker.errors import ConfigError
+
+__all__ = [
+    "AwsSettings",
+    "CollectionSettings",
+    "ConsumerSettings",
+    "DatabaseSettings",
+    "GeneratorSettings",
+    "HttpSettings",
+    "LogSettings",
+    "Settings",
+    "load_settings",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def _check_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("use letters, digits, '.', '_' and '-', at most 63 of them")
+    return value
+
+
+def _check_queue_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+/\S+", value):
+        raise ValueError("give the queue's URL, such as https://sqs.us-west-2.amazonaws.com/123456789012/items")
+    return value
+
+
+def _check_output(value: str) -> str:
+    if value == "load" or re.match(r"sns:arn:aws[\w-]*:sns:|sqs:https?://|s3://[^/]+", value):
+        return value
+    raise ValueError("allowed: load, sns:TOPIC_ARN, sqs:QUEUE_URL, s3://bucket/prefix/")
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+QueueUrl = Annotated[str, AfterValidator(_check_queue_url)]
+Bytes = Annotated[ByteSize, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class AwsSettings(_Section):
+    """How AWS is reached. The standard AWS_* variables and credential chain work as well."""
+
+    endpoint_url: str | None = None
+    """Another endpoint for every service, such as LocalStack's (also: AWS_ENDPOINT_URL)."""
+    region: str | None = None
+    """Region (also: AWS_REGION, AWS_DEFAULT_REGION)."""
+
+
+class DatabaseSettings(_Section):
+    """The pgstac database: `dsn`, or `secret_arn`, or the standard PG* variables."""
+
+    dsn: SecretStr | None = None
+    """postgresql://user:password@host:5432/database; percent-encode special characters."""
+    secret_arn: str | None = None
+    """A Secrets Manager secret with username, password, host, port and dbname; read again on rotation."""
+    iam_auth: bool = False
+    """Log in to RDS with an IAM token instead of a password."""
+    max_connections: Annotated[int, Field(ge=2, le=500)] = 8
+    """Connections of this process, at most."""
+    statement_timeout_s: Seconds = 60.0
+    """A single load may take this long in the database."""
+    lock_timeout_s: Seconds = 5.0
+    """How long one try waits for a collection's lock before its connection is given back."""
+    transaction_pooler: bool = False
+    """Set behind PgBouncer in transaction mode: no prepared statements are kept."""
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> DatabaseSettings:
+        if self.dsn is not None and self.secret_arn is not None:
+            raise ValueError("give either dsn or secret_arn, not both")
+        return self
+
+
+class FetchSettings(_Section):
+    """How the bodies of S3 objects are fetched."""
+
+    max_concurrency: Annotated[int, Field(ge=1, le=1000)] = 64
+    """Objects fetched at the same time, over all consumers."""
+    max_object_bytes: Bytes = ByteSize(64_000_000)
+    """An object larger than this (after decompression) is refused."""
+    timeout_s: Seconds = 60.0
+    """One object may take this long."""
+
+
+class DeletesSettings(_Section):
+    """What to do with S3 ObjectRemoved events."""
+
+    enabled: bool = False
+    """False: such events are acknowledged and nothing is deleted."""
+    key_pattern: str = r"(?:.*/)?(?P<collection>[^/]+)/(?P<id>[^/]+)\.(?:geo)?json"
+    """A regular expression over the whole key, with the groups `collection` and `id`."""
+
+    @model_validator(mode="after")
+    def _has_groups(self) -> DeletesSettings:
+        try:
+            groups = re.compile(self.key_pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"key_pattern is not a regular expression: {error}") from None
+        if not {"collection", "id"} <= set(groups):
+            raise ValueError("key_pattern needs the groups (?P<collection>…) and (?P<id>…)")
+        return self
+
+
+class ConsumerSettings(_Section):
+    """One queue and what is done with its messages."""
+
+    name: Name
+    """Its name in logs and metrics."""
+    type: str
+    """load, generate, an entry point in stacworker.consumers, or module:Class."""
+    queue_url: QueueUrl
+    """The queue's URL."""
+    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    """Messages held at the same time."""
+    max_in_flight_bytes: Bytes = ByteSize(256_000_000)
+    """Bytes of message bodies held at the same time."""
+    visibility_timeout_s: Annotated[float, Field(ge=2, le=43_200)] = 60.0
+    """Lease on a message; extended for as long as the message is worked on."""
+    max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Tries before a message is dead-lettered; used when the queue has no redrive policy."""
+    dead_letter_queue_url: QueueUrl | None = None
+    """Where dead letters go; default: the target of the queue's redrive policy."""
+    max_pollers: Annotated[int, Field(ge=1, le=64)] = 8
+    """Receives at the same time while the queue is busy; one while it is idle."""
+    wait_time_s: Annotated[int, Field(ge=0, le=20)] = 20
+    """How long one receive waits for a message."""
+    backoff_base_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
+    """First retry after up to this long; doubled with each receive."""
+    backoff_max_s: Annotated[float, Field(ge=0, le=43_200)] = 900.0
+    """No retry waits longer than this."""
+    deletes: DeletesSettings = DeletesSettings()
+    """type load: ObjectRemoved events."""
+    output: Annotated[str, AfterValidator(_check_output)] = "load"
+    """type generate: where items go: load (acked after COMMIT), sns:ARN, sqs:URL, s3://bucket/prefix/."""
+    generator: Name | None = None
+    """type generate: the generator for requests that do not name a stactools package."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """type module:Class: passed to the class's Options model."""
+
+    @model_validator(mode="after")
+    def _keys_fit_type(self) -> ConsumerSettings:
+        only_for = {"deletes": ("load",), "output": ("generate",), "generator": ("generate",)}
+        for key, types in only_for.items():
+            if key in self.model_fields_set and self.type not in types and self.type in ("load", "generate"):
+                raise ValueError(f"{key} belongs to type {' or '.join(types)}, this consumer has type {self.type}")
+        if self.options and self.type in ("load", "generate"):
+            raise ValueError(f"options are for classes of your own; type {self.type} takes none")
+        if self.backoff_base_s > self.backoff_max_s:
+            raise ValueError("backoff_base_s is larger than backoff_max_s")
+        return self
+
+
+Conflict = Literal["upsert", "ignore", "error"]
+CreateMissing = Annotated[
+    bool | Literal["wait"],
+    Field(description="false: dead-letter, true: create a minimal collection, wait: retry until it exists"),
+]
+
+
+class CollectionSettings(_Section):
+    """How one collection is loaded."""
+
+    max_batch_items: Annotated[int, Field(ge=1, le=10_000)] = 500
+    """Items in one transaction."""
+    max_batch_bytes: Bytes = ByteSize(16_000_000)
+    """Bytes of item JSON in one transaction."""
+    max_batch_wait_s: Annotated[float, Field(ge=0, le=300)] = 1.0
+    """A batch that is not full goes after this long (sooner when nothing more can come)."""
+    max_concurrency: Annotated[int, Field(ge=1, le=32)] = 1
+    """Loads into this collection at the same time, over all replicas."""
+    conflict: Conflict = "upsert"
+    """An item whose id exists: upsert replaces it, ignore keeps it, error dead-letters the new one."""
+    create_missing: CreateMissing = False
+    """Items of a collection that does not exist: false dead-letters them, true creates a minimal
+    collection, wait retries until the collection is there."""
+
+
+class GeneratorSettings(_Section):
+    """One generator: a Python function or a stactools package, in warm child processes."""
+
+    type: str
+    """stactools, or module:function for a function create_items(request)."""
+    packages: tuple[str, ...] = ()
+    """type stactools: requirements that requests may name, such as stactools-naip==0.5.0."""
+    command: str | None = None
+    """type stactools: its command when it cannot be guessed, such as "naip create-item"."""
+    timeout_s: Seconds = 120.0
+    """A job that takes longer is killed and its request retried."""
+    processes: Annotated[int, Field(ge=1, le=256)] = 2
+    """Child processes, so jobs at the same time."""
+    memory_mb: Annotated[int, Field(ge=64)] = 1024
+    """Address space that a child may add to what it needs to start."""
+    recycle_after: Annotated[int, Field(ge=1)] = 1000
+    """Jobs after which a child is replaced."""
+    env: tuple[str, ...] = ()
+    """Further environment variables that the children may see, by name (AWS_* are not passed on)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for every call of the function."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> GeneratorSettings:
+        if self.type == "stactools" and not self.packages:
+            raise ValueError("type stactools needs packages, such as [\"stactools-naip==0.5.0\"]")
+        if self.type != "stactools" and (self.packages or self.command):
+            raise ValueError(f"packages and command belong to type stactools, this generator has type {self.type}")
+        return self
+
+
+class HttpSettings(_Section):
+    """Health and metrics."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a container's port
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """Port; 0 takes a free one and logs it."""
+    enabled: bool = True
+    """False: no port is opened."""
+
+
+class LogSettings(_Section):
+    """Logs go to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level shown."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """auto: console on a terminal, json elsewhere."""
+
+
+class _CollectionsSource:
+    """Marks that `collections` overlays `default`; see `Settings.collection`."""
+
+
+class Settings(BaseSettings):
+    """All settings of one process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="STACWORKER_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        nested_model_default_partial_update=True,
+    )
+
+    aws: AwsSettings = AwsSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    fetch: FetchSettings = FetchSettings()
+    consumers: tuple[ConsumerSettings, ...] = ()
+    collections: dict[str, CollectionSettings] = Field(default_factory=dict)
+    generators: dict[Name, GeneratorSettings] = Field(default_factory=dict)
+    http: HttpSettings = HttpSettings()
+    drain_timeout_s: Seconds = 60.0
+    log: LogSettings = LogSettings()
