@@ -266,10 +266,6 @@ class LogSettings(_Section):
     """auto: console on a terminal, json elsewhere."""
 
 
-class _CollectionsSource:
-    """Marks that `collections` overlays `default`; see `Settings.collection`."""
-
-
 class Settings(BaseSettings):
     """All settings of one process."""
 

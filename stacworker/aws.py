@@ -1,0 +1,124 @@
+"""AWS clients: the one module that knows aioboto3, and translates its errors.
+
+Clients are made once per process and service and shared; each is an async context manager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any
+
+import aiohttp
+import botocore.exceptions
+from aiobotocore.config import AioConfig
+from aioboto3 import Session
+
+from stacworker.errors import ConfigError, Permanent, Unavailable
+
+_THROTTLED = frozenset(
+    {
+        "KmsThrottled",
+        "OverLimit",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+
+
+class Aws:
+    """Makes clients with one session and one configuration."""
+
+    def __init__(self, *, endpoint_url: str | None = None, region: str | None = None) -> None:
+        self._session = Session(region_name=region)
+        self._endpoint_url = endpoint_url
+
+    def client(
+        self, service: str, *, max_connections: int = 50, read_timeout_s: float = 60.0, max_attempts: int = 3
+    ) -> AbstractAsyncContextManager[Any]:
+        """Return a client as an async context manager.
+
+        `read_timeout_s` must be longer than the longest long poll. Retries inside the client are few:
+        the engine has its own.
+        """
+        config = AioConfig(
+            max_pool_connections=max_connections,
+            connect_timeout=5,
+            read_timeout=read_timeout_s,
+            retries={"mode": "standard", "max_attempts": max_attempts},
+            s3={"addressing_style": "path"} if self._endpoint_url else None,
+            tcp_keepalive=True,
+        )
+        client: AbstractAsyncContextManager[Any] = self._session.client(
+            service, endpoint_url=self._endpoint_url, config=config
+        )
+        return client
+
+
+def error_code(error: botocore.exceptions.ClientError) -> str:
+    """Return the service's error code, without the `AWS.SimpleQueueService.` some answers carry."""
+    code = str(error.response.get("Error", {}).get("Code", "Unknown"))
+    return code.rsplit(".", 1)[-1]
+
+
+@contextmanager
+def translated(dependency: str, doing: str) -> Iterator[None]:
+    """Turn botocore's and aiohttp's errors into ours.
+
+    Throttling, 5xx, connections and timeouts: `Unavailable(dependency)`. Credentials and permissions:
+    `Unavailable` too (every message would fail), with error class `access_denied`. A request that
+    the service says is wrong: `Permanent` with the service's words.
+    """
+    try:
+        yield
+    except botocore.exceptions.ClientError as error:
+        code = error_code(error)
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        text = f"{doing}: {code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(": ")
+        if code in _THROTTLED or status in (429, 503):
+            raise Unavailable(text, dependency=dependency, error_class="throttled") from error
+        if code in _DENIED or status in (401, 403):
+            raise Unavailable(text, dependency=dependency, error_class="access_denied") from error
+        if status >= 500:
+            raise Unavailable(text, dependency=dependency, error_class="server_error") from error
+        raise Permanent(text, error_class=f"{dependency}_refused") from error
+    except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
+        raise Unavailable(f"{doing}: {error}", dependency=dependency, error_class="no_credentials") from error
+    except botocore.exceptions.NoRegionError as error:
+        raise ConfigError(f"{doing}: no region: set aws.region or AWS_REGION") from error
+    except botocore.exceptions.ParamValidationError as error:
+        raise Permanent(f"{doing}: {error}", error_class=f"{dependency}_refused") from error
+    except (
+        botocore.exceptions.HTTPClientError,
+        botocore.exceptions.BotoCoreError,
+        aiohttp.ClientError,
+        asyncio.IncompleteReadError,
+        TimeoutError,
+        OSError,
+    ) as error:
+        raise Unavailable(
+            f"{doing}: {type(error).__name__}: {error}", dependency=dependency, error_class="connection"
+        ) from error
+
+
+__all__ = ["Aws", "error_code", "translated"]
