@@ -136,4 +136,3 @@ class Generator(Protocol):
 
 Managed = AbstractAsyncContextManager
 """A plugin's life: entered before the first message, left after the last."""
-

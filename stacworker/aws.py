@@ -12,11 +12,12 @@ from typing import Any
 
 import aiohttp
 import botocore.exceptions
-from aiobotocore.config import AioConfig
 from aioboto3 import Session
+from aiobotocore.config import AioConfig
 
 from stacworker.errors import ConfigError, Permanent, Unavailable
 
+_SERVER_ERROR = 500
 _THROTTLED = frozenset(
     {
         "KmsThrottled",
@@ -99,7 +100,7 @@ def translated(dependency: str, doing: str) -> Iterator[None]:
             raise Unavailable(text, dependency=dependency, error_class="throttled") from error
         if code in _DENIED or status in (401, 403):
             raise Unavailable(text, dependency=dependency, error_class="access_denied") from error
-        if status >= 500:
+        if status >= _SERVER_ERROR:
             raise Unavailable(text, dependency=dependency, error_class="server_error") from error
         raise Permanent(text, error_class=f"{dependency}_refused") from error
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:

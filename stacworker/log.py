@@ -16,7 +16,7 @@ import structlog
 Level = Literal["debug", "info", "warning", "error"]
 
 
-def _dumps(value: object, default: object = None) -> str:
+def _dumps(value: object, **_: object) -> str:
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
 
 

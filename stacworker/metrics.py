@@ -14,6 +14,7 @@ _HOURS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 MAX_COLLECTION_LABELS = 200
+MAX_LABEL_LENGTH = 200
 OTHER = "other"
 
 
@@ -55,9 +56,7 @@ class Metrics:
         self.end_to_end_latency = histogram(
             "end_to_end_latency_seconds", "From a message's sent time to COMMIT.", _HOURS, "queue"
         )
-        self.last_success = gauge(
-            "last_success_timestamp_seconds", "When a message was last acknowledged.", "consumer"
-        )
+        self.last_success = gauge("last_success_timestamp_seconds", "When a message was last acknowledged.", "consumer")
         # bodies
         self.fetch_duration = histogram("fetch_duration_seconds", "Fetching one S3 object.", _FAST)
         # generation
@@ -69,18 +68,14 @@ class Metrics:
         )
         # loading
         self.items_loaded = counter("items_loaded_total", "Items committed.", "collection")
-        self.items_rejected = counter(
-            "items_rejected_total", "Items refused for good.", "collection", "error_class"
-        )
+        self.items_rejected = counter("items_rejected_total", "Items refused for good.", "collection", "error_class")
         self.items_superseded = counter(
             "items_superseded_total", "Items not loaded because a newer version was.", "collection"
         )
         self.batch_bisections = counter(
             "batch_bisections_total", "Batches split in two because the database refused them.", "collection"
         )
-        self.load_retries = counter(
-            "load_retries_total", "Load transactions tried again.", "collection", "error_class"
-        )
+        self.load_retries = counter("load_retries_total", "Load transactions tried again.", "collection", "error_class")
         self.load_duration = histogram(
             "load_duration_seconds", "One load transaction, locks included.", _FAST, "collection"
         )
@@ -102,7 +97,7 @@ class Metrics:
         """Return the label for a collection: its id, or `other` once there are too many."""
         if collection in self._collections:
             return collection
-        if len(self._collections) >= MAX_COLLECTION_LABELS or len(collection) > 200:
+        if len(self._collections) >= MAX_COLLECTION_LABELS or len(collection) > MAX_LABEL_LENGTH:
             return OTHER
         self._collections.add(collection)
         return collection

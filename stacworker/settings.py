@@ -7,13 +7,11 @@ plain values.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,7 +20,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     model_validator,
 )
 from pydantic_settings import (
@@ -32,18 +29,17 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from stacworker.errors import ConfigError
-
 __all__ = [
     "AwsSettings",
     "CollectionSettings",
     "ConsumerSettings",
     "DatabaseSettings",
+    "DeletesSettings",
+    "FetchSettings",
     "GeneratorSettings",
     "HttpSettings",
     "LogSettings",
     "Settings",
-    "load_settings",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -191,10 +187,17 @@ class ConsumerSettings(_Section):
 
 
 Conflict = Literal["upsert", "ignore", "error"]
-CreateMissing = Annotated[
-    bool | Literal["wait"],
-    Field(description="false: dead-letter, true: create a minimal collection, wait: retry until it exists"),
-]
+
+
+def _check_create_missing(value: object) -> object:
+    if isinstance(value, str) and value.lower() in ("true", "false", "wait"):
+        return {"true": True, "false": False}.get(value.lower(), "wait")
+    if isinstance(value, bool):
+        return value
+    raise ValueError("allowed: false (dead-letter), true (create a minimal collection), wait (until it exists)")
+
+
+CreateMissing = Annotated[bool | Literal["wait"], BeforeValidator(_check_create_missing)]
 
 
 class CollectionSettings(_Section):
@@ -240,7 +243,7 @@ class GeneratorSettings(_Section):
     @model_validator(mode="after")
     def _complete(self) -> GeneratorSettings:
         if self.type == "stactools" and not self.packages:
-            raise ValueError("type stactools needs packages, such as [\"stactools-naip==0.5.0\"]")
+            raise ValueError('type stactools needs packages, such as ["stactools-naip==0.5.0"]')
         if self.type != "stactools" and (self.packages or self.command):
             raise ValueError(f"packages and command belong to type stactools, this generator has type {self.type}")
         return self
@@ -279,11 +282,94 @@ class Settings(BaseSettings):
     )
 
     aws: AwsSettings = AwsSettings()
+    """AWS."""
     database: DatabaseSettings = DatabaseSettings()
+    """The pgstac database."""
     fetch: FetchSettings = FetchSettings()
+    """Bodies of S3 objects."""
     consumers: tuple[ConsumerSettings, ...] = ()
+    """The queues, and what is done with their messages."""
     collections: dict[str, CollectionSettings] = Field(default_factory=dict)
+    """How collections are loaded; `default` is overlaid by a collection's own entry."""
     generators: dict[Name, GeneratorSettings] = Field(default_factory=dict)
+    """What makes items from requests."""
     http: HttpSettings = HttpSettings()
+    """Health and metrics."""
     drain_timeout_s: Seconds = 60.0
+    """After SIGTERM, messages in hand have this long; shorter than the grace period of what stops us."""
     log: LogSettings = LogSettings()
+    """Logs."""
+
+    _yaml_file: ClassVar[Path | None] = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over the YAML file; no .env file and no secrets directory."""
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=cls._yaml_file)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Settings:
+        problems = [*self._repeated(), *self._generator_problems()]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _repeated(self) -> list[str]:
+        problems = []
+        for key in ("name", "queue_url"):
+            seen = Counter(getattr(consumer, key) for consumer in self.consumers)
+            problems += [f"consumers: {key} {value!r} is used {n} times" for value, n in seen.items() if n > 1]
+        return problems
+
+    def _generator_problems(self) -> list[str]:
+        problems = []
+        known = ", ".join(self.generators) or "none"
+        for consumer in self.consumers:
+            if consumer.type != "generate":
+                continue
+            if not self.generators:
+                problems.append(f"consumers[{consumer.name}]: type generate needs an entry in generators")
+            elif consumer.generator is not None and consumer.generator not in self.generators:
+                problems.append(
+                    f"consumers[{consumer.name}].generator: no generator {consumer.generator!r}; there are: {known}"
+                )
+        return problems
+
+    def collection(self, collection_id: str) -> CollectionSettings:
+        """Return the settings of one collection: its own entry over `default` over the built-in ones."""
+        default = self.collections.get("default", CollectionSettings())
+        own = self.collections.get(collection_id)
+        if own is None or collection_id == "default":
+            return default
+        return default.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
+
+    @property
+    def loads(self) -> bool:
+        """True when some consumer needs the database."""
+        return any(c.type == "load" or (c.type == "generate" and c.output == "load") for c in self.consumers)
+
+    def warnings(self) -> list[str]:
+        """Return what is allowed and probably not meant, a line each."""
+        found = []
+        for collection_id in self.collections or ("default",):
+            items = self.collection(collection_id).max_batch_items
+            found += [
+                f"collections.{collection_id}.max_batch_items is {items}, but consumer {consumer.name!r} holds only "
+                f"max_in_flight={consumer.max_in_flight} messages: a batch of single-item messages never fills"
+                for consumer in self.consumers
+                if consumer.type == "load" and consumer.max_in_flight < items
+            ]
+        for consumer in self.consumers:
+            if self.drain_timeout_s > 3600:  # noqa: PLR2004 - an hour
+                found.append(f"drain_timeout_s is {self.drain_timeout_s:g}: SIGKILL usually comes much earlier")
+                break
+            if consumer.max_in_flight > 100_000:  # noqa: PLR2004 - SQS allows 120,000 in flight per queue
+                found.append(f"consumer {consumer.name!r}: SQS allows 120,000 messages in flight per queue")
+        return found

@@ -1,0 +1,135 @@
+"""Read the settings: the environment over one YAML file, every mistake as a line that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
+
+from stacworker.errors import ConfigError
+from stacworker.settings import (
+    AwsSettings,
+    CollectionSettings,
+    ConsumerSettings,
+    DatabaseSettings,
+    DeletesSettings,
+    FetchSettings,
+    GeneratorSettings,
+    HttpSettings,
+    LogSettings,
+    Settings,
+)
+
+_ENV_ONLY = {"STACWORKER_CONFIG"}
+
+
+def load_settings(config: Path | None = None) -> Settings:
+    """Read settings from the environment over the YAML file `config` (default: STACWORKER_CONFIG).
+
+    Raises ConfigError with one line for each mistake: the key, the value and what is allowed.
+    """
+    if config is None and os.environ.get("STACWORKER_CONFIG"):
+        config = Path(os.environ["STACWORKER_CONFIG"])
+    problems = _unknown_variables()
+    if config is not None:
+        problems += _file_problems(config)
+    if problems:
+        raise ConfigError(*problems)
+
+    class FromFile(Settings):
+        _yaml_file: ClassVar[Path | None] = config
+
+    try:
+        return FromFile()
+    except ValidationError as error:
+        raise ConfigError(*_describe(error)) from None
+    except SettingsError as error:
+        raise ConfigError(f'{error}: give JSON, such as [{{"name": …}}]') from None
+
+
+def _unknown_variables() -> list[str]:
+    known = {f"STACWORKER_{name.upper()}" for name in Settings.model_fields} | _ENV_ONLY
+    return [
+        f"{name}: unknown variable{_did_you_mean(name.split('__')[0], known)}"
+        for name in sorted(os.environ)
+        if name.startswith("STACWORKER_") and name.upper().split("__")[0] not in known
+    ]
+
+
+def _file_problems(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"cannot read settings from {path}: {error}"]
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        return [f"{path} is not YAML: {' '.join(str(error).split())}"]
+    if found is not None and not isinstance(found, dict):
+        return [f"{path}: the top level must be a mapping, such as `consumers: […]`"]
+    return []
+
+
+def _describe(error: ValidationError) -> list[str]:
+    """One line per mistake: `key: value: what is wrong or allowed`."""
+    lines: list[str] = []
+    for found in error.errors(include_url=False):
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in found["loc"]).lstrip(".")
+        message = found["msg"].removeprefix("Value error, ")
+        if found["type"] == "extra_forbidden":
+            allowed = _allowed_keys(found["loc"])
+            lines.append(f"{where}: unknown key{_did_you_mean(str(found['loc'][-1]), allowed)}")
+        elif found["type"] == "missing":
+            lines.append(f"{where}: missing: {_purpose(found['loc'])}")
+        elif not where:
+            lines += message.splitlines()
+        else:
+            lines.append(f"{where}: {_shown(found)}{message[:1].lower()}{message[1:]}")
+    return list(dict.fromkeys(lines))
+
+
+def _shown(found: Mapping[str, Any]) -> str:
+    if any(str(part) in ("dsn", "env", "options") for part in found["loc"]) or isinstance(found["input"], dict | list):
+        return ""
+    return f"{found['input']!r}: "
+
+
+def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """Return the section that holds the key at the end of `loc`."""
+    sections: dict[str, type[BaseModel]] = {
+        "aws": AwsSettings,
+        "database": DatabaseSettings,
+        "fetch": FetchSettings,
+        "consumers": ConsumerSettings,
+        "collections": CollectionSettings,
+        "generators": GeneratorSettings,
+        "http": HttpSettings,
+        "log": LogSettings,
+        "deletes": DeletesSettings,
+    }
+    for part in reversed(loc[:-1]):
+        if part in sections:
+            return sections[str(part)]
+    return Settings
+
+
+def _allowed_keys(loc: tuple[int | str, ...]) -> set[str]:
+    model = _model_at(loc)
+    return set(model.model_fields) if model else set()
+
+
+def _purpose(loc: tuple[int | str, ...]) -> str:
+    model = _model_at(loc)
+    field = model.model_fields.get(str(loc[-1])) if model else None
+    return (field.description if field and field.description else "this key is needed").rstrip(".")
+
+
+def _did_you_mean(name: str, allowed: set[str]) -> str:
+    close = difflib.get_close_matches(name, allowed, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(sorted(allowed))}"
