@@ -26,15 +26,14 @@ class InFlight:
         self._more_expected = more_expected
         self._flushes: Counter[Callable[[], None]] = Counter()
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Count one message for as long as it is worked on."""
+    def enter(self) -> None:
+        """Count a message that was just received."""
         self.held += 1
-        try:
-            yield
-        finally:
-            self.held -= 1
-            self._flush_if_stalled()
+
+    def leave(self) -> None:
+        """Stop counting a message: its work is done."""
+        self.held -= 1
+        self._flush_if_stalled()
 
     @contextmanager
     def waiting(self, flush: Callable[[], None]) -> Iterator[None]:

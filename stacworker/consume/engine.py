@@ -1,0 +1,362 @@
+"""The life of a message, and the loop around it.
+
+`Engine._carry` is the whole story of one message, from receipt to outcome. Around it: pollers that take
+room before they receive, leases that last as long as the work, deletes in batches, and an ordered drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from random import random as system_random
+
+import structlog
+
+from stacworker.api import Consumer, Message
+from stacworker.consume.acks import Acks
+from stacworker.consume.circuit import Circuit
+from stacworker.consume.deadletter import DeadLetters
+from stacworker.consume.groups import Groups, Turn
+from stacworker.consume.lease import Lease, LeaseKeeper
+from stacworker.consume.outcome import Outcome, backoff_s, decide, given_up, unexpected
+from stacworker.consume.slots import Slots
+from stacworker.consume.sqs import SqsQueue
+from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
+from stacworker.inflight import InFlight
+from stacworker.lifecycle import Lifecycle
+from stacworker.metrics import Metrics
+
+log = structlog.get_logger()
+
+_RELEASE_TIMEOUT_S = 5.0
+_DEPTH_EVERY_S = 15.0
+_OUTAGE_DELAY_S = 30.0
+"""Messages given back in an outage stay away at least half this long, so that every replica has noticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one consumer; the fields are those of `stacworker.settings.ConsumerSettings`."""
+
+    max_in_flight: int = 2000
+    max_in_flight_bytes: int = 256_000_000
+    visibility_timeout_s: float = 60.0
+    max_receive_count: int = 5
+    max_pollers: int = 8
+    wait_time_s: int = 20
+    backoff_base_s: float = 2.0
+    backoff_max_s: float = 900.0
+
+
+class Engine:
+    """Carries the messages of one queue to one consumer."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        queue: SqsQueue,
+        consumer: Consumer,
+        dead_letters: DeadLetters | None,
+        limits: Limits,
+        fifo: bool,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        now: Callable[[], float] = time.time,
+        random: Callable[[], float] = system_random,
+    ) -> None:
+        self.name = name
+        self._queue = queue
+        self._consumer = consumer
+        self._dead_letters = dead_letters
+        self._limits = limits
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._now = now
+        self._random = random
+        self.in_flight = InFlight()
+        self.keeper = LeaseKeeper(queue, visibility_timeout_s=limits.visibility_timeout_s, metrics=metrics)
+        self.circuit = Circuit(name, self.ping, metrics=metrics, random=random)
+        self._acks = Acks(queue, metrics=metrics)
+        self._slots = Slots(max_messages=limits.max_in_flight, max_bytes=limits.max_in_flight_bytes)
+        self._groups = Groups() if fifo else None
+        self._messages: set[asyncio.Task[None]] = set()
+        self._pollers: set[asyncio.Task[None]] = set()
+        self._receiving: set[asyncio.Task[None] | None] = set()
+        self._abandoned: list[Lease] = []
+        self._last_receive_full = False
+        self._bytes_held = 0
+        self._count_received = metrics.messages_received.labels(queue.name)
+        self._count_outcome = {outcome: metrics.messages.labels(queue.name, outcome.value) for outcome in Outcome}
+        self._count_duplicate = metrics.duplicate_deliveries.labels(queue.name)
+        self._latency = metrics.end_to_end_latency.labels(queue.name)
+        self._last_success = metrics.last_success.labels(name)
+        metrics.in_flight_messages.labels(queue.name).set_function(lambda: len(self._messages))
+        metrics.in_flight_bytes.labels(queue.name).set_function(lambda: self._bytes_held)
+        metrics.oldest_message_age.labels(queue.name).set_function(self._oldest_age_s)
+
+    async def ping(self) -> None:
+        """Raise `Unavailable` when the queue or something the consumer needs does not answer."""
+        await self._queue.describe()
+        await self._consumer.ping()
+
+    async def run(self) -> None:
+        """Work until the drain is over. Raises when the engine itself breaks, never for a message."""
+        async with asyncio.TaskGroup() as infrastructure:
+            background = [
+                infrastructure.create_task(self.keeper.run(), name=f"leases:{self.name}"),
+                infrastructure.create_task(self.circuit.run(), name=f"circuit:{self.name}"),
+                infrastructure.create_task(self._watch_depth(), name=f"depth:{self.name}"),
+            ]
+            try:
+                async with asyncio.TaskGroup() as work:
+                    self._add_poller(work)
+                    await self._lifecycle.draining.wait()
+                    await self._drain()
+            finally:
+                for task in background:
+                    task.cancel()
+
+    # -- receiving -----------------------------------------------------------------------------------
+
+    def _add_poller(self, work: asyncio.TaskGroup) -> None:
+        poller = work.create_task(self._poll(work), name=f"poll:{self.name}")
+        self._pollers.add(poller)
+        poller.add_done_callback(self._pollers.discard)
+
+    async def _poll(self, work: asyncio.TaskGroup) -> None:
+        """Take room, receive, start. Help comes while receives come back full, and goes when they are empty."""
+        while not self._lifecycle.draining.is_set():
+            await self.circuit.wait_closed()
+            reserved = await self._slots.take()
+            messages = await self._receive(reserved)
+            if self._lifecycle.draining.is_set():
+                await self._release_unstarted(messages)
+                return
+            for message in messages:
+                self._start(message, work)
+            if self._last_receive_full and len(self._pollers) < self._limits.max_pollers:
+                self._add_poller(work)
+            elif not messages and len(self._pollers) > 1:
+                break
+            self._expect()
+        self._expect()
+
+    async def _receive(self, reserved: int) -> list[Message]:
+        """Receive into reserved room. Not to be cancelled: SQS may have handed messages out already."""
+        me = asyncio.current_task()
+        self._receiving.add(me)
+        self._expect()
+        messages: list[Message] = []
+        try:
+            messages = await self._queue.receive(
+                reserved,
+                wait_s=self._limits.wait_time_s,
+                visibility_timeout_s=self._limits.visibility_timeout_s,
+                in_flight=self.in_flight,
+            )
+        except Unavailable as error:
+            self.circuit.trip(error)
+        except Permanent as error:  # the queue is gone, or our request is refused: nothing else will work either
+            self.circuit.trip(Unavailable(error.reason, dependency="sqs", error_class=error.error_class))
+        finally:
+            self._receiving.discard(me)
+            self._slots.settle(reserved, [_size_bytes(message) for message in messages])
+        self._last_receive_full = len(messages) == reserved
+        return messages
+
+    def _expect(self) -> None:
+        """Tell the batches whether more messages are about to arrive."""
+        self.in_flight.expect_more(bool(self._receiving) and self._last_receive_full)
+
+    def _start(self, message: Message, work: asyncio.TaskGroup) -> None:
+        size_bytes = _size_bytes(message)
+        lease = self.keeper.get(message.id)
+        if lease is not None:
+            self.keeper.renew(lease, message)
+            self._slots.give_back(size_bytes)
+            self._count_duplicate.inc()
+            return
+        self._count_received.inc()
+        self._bytes_held += size_bytes
+        self.in_flight.enter()
+        task = work.create_task(self._carry(self.keeper.add(message), size_bytes))
+        self._messages.add(task)
+        task.add_done_callback(self._messages.discard)
+
+    # -- one message ---------------------------------------------------------------------------------
+
+    async def _carry(self, lease: Lease, size_bytes: int) -> None:
+        """Carry one message from receipt to outcome. No failure of the message leaves this function."""
+        message = lease.message
+        structlog.contextvars.bind_contextvars(consumer=self.name, message_id=message.id)
+        outcome = Outcome.RELEASED
+        worked_on = False
+        try:
+            async with AsyncExitStack() as stack:
+                turn = await self._turn(message, stack)
+                if turn is not None and turn.held_back:
+                    await self._acks.make_visible(lease, 0)
+                else:
+                    worked_on = True
+                    error = await self._handle(message)
+                    outcome = decide(
+                        error,
+                        receive_count=message.receive_count,
+                        max_receive_count=self._limits.max_receive_count,
+                    )
+                    outcome = await self._settle(lease, outcome, error)
+                if turn is not None:
+                    turn.failed = outcome in (Outcome.RETRIED, Outcome.RELEASED)
+        except asyncio.CancelledError:
+            if outcome is Outcome.RELEASED:
+                self._abandoned.append(lease)
+            raise
+        finally:
+            if not worked_on:
+                self.in_flight.leave()
+            self.keeper.drop(lease)
+            self._slots.give_back(size_bytes)
+            self._bytes_held -= size_bytes
+            self._count_outcome[outcome].inc()
+
+    async def _turn(self, message: Message, stack: AsyncExitStack) -> Turn | None:
+        """Wait for the message's turn in its group; None where order does not matter."""
+        if self._groups is None or message.group_id is None:
+            return None
+        with self.in_flight.waiting(_nothing):
+            return await stack.enter_async_context(self._groups.turn(message.group_id))
+
+    async def _handle(self, message: Message) -> StacworkerError | None:
+        """Return None when all that the message asks for is durable, else what went wrong."""
+        try:
+            await self._consumer.handle(message)
+        except StacworkerError as error:
+            return error
+        except Exception as error:
+            log.exception("message.unexpected_error")
+            return unexpected(error)
+        finally:
+            self.in_flight.leave()
+        return None
+
+    async def _settle(self, lease: Lease, outcome: Outcome, error: StacworkerError | None) -> Outcome:
+        """Do what the outcome asks for; return the outcome that it came to."""
+        message = lease.message
+        if error is None:
+            now = self._now()
+            self._latency.observe(max(0.0, now - message.sent_at))
+            self._last_success.set(now)
+            log.debug("message.acked")
+            await self._acks.delete(lease)
+            return outcome
+        if outcome is Outcome.DEAD_LETTERED:
+            error = await self._dead_letter(message, given_up(error, message.receive_count))
+            if error is None:
+                await self._acks.delete(lease)
+                return outcome
+        if isinstance(error, Unavailable):
+            self.circuit.trip(error)
+            outcome, after_s = Outcome.RELEASED, _OUTAGE_DELAY_S * (0.5 + self._random() / 2)
+        elif isinstance(error, Permanent):
+            outcome, after_s = Outcome.RETRIED, self._limits.backoff_max_s
+        else:
+            outcome, after_s = Outcome.RETRIED, self._backoff_s(message)
+        log.warning(
+            "message.released" if outcome is Outcome.RELEASED else "message.retried",
+            error_class=error.error_class,
+            error=error.reason,
+            receive_count=message.receive_count,
+            visible_after_s=round(after_s, 1),
+        )
+        await self._acks.make_visible(lease, after_s)
+        return outcome
+
+    async def _dead_letter(self, message: Message, error: Permanent) -> StacworkerError | None:
+        """Hand the message over with its reason; return what kept it from being handed over."""
+        if self._dead_letters is None:
+            log.error("message.no_dead_letter_queue", error_class=error.error_class, error=error.reason)
+            return error
+        try:
+            await self._dead_letters.send(message, error)
+        except (Transient, Unavailable) as refused:
+            return refused
+        log.warning(
+            "message.dead_lettered",
+            error_class=error.error_class,
+            error=error.reason,
+            collection=error.collection,
+            item_id=error.item_id,
+        )
+        return None
+
+    def _backoff_s(self, message: Message) -> float:
+        return backoff_s(
+            message.receive_count,
+            base_s=self._limits.backoff_base_s,
+            max_s=self._limits.backoff_max_s,
+            random=self._random,
+        )
+
+    # -- ending --------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Stop polling, let what is in hand finish with its leases alive, give back the rest, flush deletes."""
+        for poller in self._pollers - self._receiving:
+            poller.cancel()
+        self._expect()
+        while (pending := self._pollers | self._messages) and self._lifecycle.remaining_s > 0:
+            await asyncio.wait(pending, timeout=self._lifecycle.remaining_s)
+        if pending:
+            log.warning("drain.deadline", consumer=self.name, messages=len(self._messages))
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=_RELEASE_TIMEOUT_S)
+        try:
+            async with asyncio.timeout(_RELEASE_TIMEOUT_S):
+                await asyncio.gather(*(self._acks.make_visible(lease, 0) for lease in self._abandoned))
+                await self._acks.close()
+        except TimeoutError:
+            log.warning("drain.unanswered", consumer=self.name)
+
+    async def _release_unstarted(self, messages: list[Message]) -> None:
+        """Give back what a receive brought after the drain began."""
+        unstarted = []
+        for message in messages:
+            self._slots.give_back(_size_bytes(message))
+            lease = self.keeper.get(message.id)
+            if lease is not None:
+                self.keeper.renew(lease, message)
+                self._count_duplicate.inc()
+                continue
+            self._count_received.inc()
+            self._count_outcome[Outcome.RELEASED].inc()
+            unstarted.append(Lease(message, message.receipt_handle, received_at=0, due_at=0))
+        await asyncio.gather(*(self._acks.make_visible(lease, 0) for lease in unstarted))
+
+    # -- watching ------------------------------------------------------------------------------------
+
+    def _oldest_age_s(self) -> float:
+        oldest = min((lease.message.sent_at for lease in self.keeper.all()), default=None)
+        return 0.0 if oldest is None else max(0.0, self._now() - oldest)
+
+    async def _watch_depth(self) -> None:
+        while True:
+            try:
+                for state, count in (await self._queue.depth()).items():
+                    self._metrics.queue_messages.labels(self._queue.name, state).set(count)
+            except (Unavailable, Permanent) as error:
+                log.debug("queue.depth_unknown", queue=self._queue.name, error=error.reason)
+            await asyncio.sleep(_DEPTH_EVERY_S)
+
+
+def _size_bytes(message: Message) -> int:
+    body = message.body
+    return len(body) if body.isascii() else len(body.encode("utf-8", "replace"))
+
+
+def _nothing() -> None:
+    """Flush nothing: a message that waits for its turn waits for no batch of its own."""
