@@ -20,6 +20,11 @@ def _dumps(value: object, **_: object) -> str:
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
 
 
+def _console() -> structlog.typing.Processor:
+    # Plain tracebacks: the rich ones print local variables, and with them whatever is secret there.
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
 def configure(level: Level = "info", format: Literal["auto", "json", "console"] = "auto") -> None:  # noqa: A002
     """Set up structlog and the standard library's logging for the whole process."""
     as_json = format == "json" or (format == "auto" and not sys.stderr.isatty())
@@ -32,7 +37,7 @@ def configure(level: Level = "info", format: Literal["auto", "json", "console"] 
     rendering: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dumps)]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [_console()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

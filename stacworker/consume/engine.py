@@ -33,8 +33,9 @@ log = structlog.get_logger()
 
 _RELEASE_TIMEOUT_S = 5.0
 _DEPTH_EVERY_S = 15.0
-_OUTAGE_DELAY_S = 30.0
-"""Messages given back in an outage stay away at least half this long, so that every replica has noticed."""
+_OUTAGE_DELAY_S = 60.0
+"""Messages given back in an outage stay away for half to all of this: longer than a receive already under way
+waits, and long enough that every replica has noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,21 @@ class Engine:
         metrics.in_flight_messages.labels(queue.name).set_function(lambda: len(self._messages))
         metrics.in_flight_bytes.labels(queue.name).set_function(lambda: self._bytes_held)
         metrics.oldest_message_age.labels(queue.name).set_function(self._oldest_age_s)
+
+    @property
+    def beat_at(self) -> float:
+        """When the lease loop last went round, in monotonic seconds."""
+        return self.keeper.beat_at
+
+    @property
+    def beat_every_s(self) -> float:
+        """How often the lease loop goes round at least, in seconds."""
+        return max(1.0, self._limits.visibility_timeout_s / 4)
+
+    @property
+    def paused_because(self) -> str | None:
+        """Why the queue is not polled now; None while it is."""
+        return self.circuit.reason
 
     async def ping(self) -> None:
         """Raise `Unavailable` when the queue or something the consumer needs does not answer."""
@@ -199,7 +215,7 @@ class Engine:
             async with AsyncExitStack() as stack:
                 turn = await self._turn(message, stack)
                 if turn is not None and turn.held_back:
-                    await self._acks.make_visible(lease, 0)
+                    await self._give_back(lease, 0)
                 else:
                     worked_on = True
                     error = await self._handle(message)
@@ -272,7 +288,7 @@ class Engine:
             receive_count=message.receive_count,
             visible_after_s=round(after_s, 1),
         )
-        await self._acks.make_visible(lease, after_s)
+        await self._give_back(lease, after_s)
         return outcome
 
     async def _dead_letter(self, message: Message, error: Permanent) -> StacworkerError | None:
@@ -292,6 +308,11 @@ class Engine:
             item_id=error.item_id,
         )
         return None
+
+    async def _give_back(self, lease: Lease, after_s: float) -> None:
+        """Let the message come again. Let go of it first: it may be back before SQS' answer is."""
+        self.keeper.drop(lease)
+        await self._acks.make_visible(lease, after_s)
 
     def _backoff_s(self, message: Message) -> float:
         return backoff_s(

@@ -84,7 +84,9 @@ class LeaseKeeper:
         self._requeue(lease, self._timeout_s / 2)
 
     def drop(self, lease: Lease) -> None:
-        """Let go of a message: it has its outcome."""
+        """Let go of a message: it has its outcome. The lease of a later delivery is left alone."""
+        if self._leases.get(lease.message.id) is not lease:
+            return
         for leases in (self._leases, self._line, self._retries):
             leases.pop(lease.message.id, None)
 

@@ -1,0 +1,1 @@
+"""One HTTP port: health, readiness, metrics."""
