@@ -1,0 +1,1 @@
+"""Public help for tests, benchmarks and the demo; nothing of the daemon imports it."""
