@@ -90,6 +90,7 @@ class Engine:
         self._abandoned: list[Lease] = []
         self._last_receive_full = False
         self._bytes_held = 0
+        self._released_in_drain = 0
         self._count_received = metrics.messages_received.labels(queue.name)
         self._count_outcome = {outcome: metrics.messages.labels(queue.name, outcome.value) for outcome in Outcome}
         self._count_duplicate = metrics.duplicate_deliveries.labels(queue.name)
@@ -237,7 +238,12 @@ class Engine:
             self.keeper.drop(lease)
             self._slots.give_back(size_bytes)
             self._bytes_held -= size_bytes
-            self._count_outcome[outcome].inc()
+            self._count(outcome)
+
+    def _count(self, outcome: Outcome) -> None:
+        self._count_outcome[outcome].inc()
+        if outcome is Outcome.RELEASED and self._lifecycle.draining.is_set():
+            self._released_in_drain += 1
 
     async def _turn(self, message: Message, stack: AsyncExitStack) -> Turn | None:
         """Wait for the message's turn in its group; None where order does not matter."""
@@ -342,6 +348,7 @@ class Engine:
                 await self._acks.close()
         except TimeoutError:
             log.warning("drain.unanswered", consumer=self.name)
+        log.info("consumer.drained", consumer=self.name, released=self._released_in_drain)
 
     async def _release_unstarted(self, messages: list[Message]) -> None:
         """Give back what a receive brought after the drain began."""
@@ -354,7 +361,7 @@ class Engine:
                 self._count_duplicate.inc()
                 continue
             self._count_received.inc()
-            self._count_outcome[Outcome.RELEASED].inc()
+            self._count(Outcome.RELEASED)
             unstarted.append(Lease(message, message.receipt_handle, received_at=0, due_at=0))
         await asyncio.gather(*(self._acks.make_visible(lease, 0) for lease in unstarted))
 

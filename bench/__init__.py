@@ -1,0 +1,1 @@
+"""Benchmarks: each compares stacworker with what bounds it, as ratios within one run."""

@@ -1,0 +1,104 @@
+"""The composition root: reads the settings, builds the parts, runs them, ends them in order.
+
+Nothing below this module knows the settings as a whole or the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from importlib.metadata import version as installed_version
+
+import structlog
+
+from stacworker import __version__, log
+from stacworker.aws import Aws
+from stacworker.consume.engine import Engine
+from stacworker.errors import ConfigError, StacworkerError
+from stacworker.http.server import create_app, serving
+from stacworker.http.status import Status
+from stacworker.lifecycle import Lifecycle
+from stacworker.metrics import Metrics
+from stacworker.parts import Parts, Stopped
+from stacworker.settings import Settings
+
+_log = structlog.get_logger()
+
+_LAG_EVERY_S = 0.5
+
+
+def run(settings: Settings) -> int:
+    """Run the daemon until a signal ends it; return the exit code.
+
+    0 after a clean drain, 1 when a dependency stays away at start or the process itself breaks. Raises
+    ConfigError for what is wrong with the settings or with what they name.
+    """
+    log.configure(settings.log.level, settings.log.format)
+    return asyncio.run(_main(settings))
+
+
+async def _main(settings: Settings) -> int:
+    lifecycle = Lifecycle(drain_timeout_s=settings.drain_timeout_s)
+    with lifecycle.signals():
+        try:
+            await serve(settings, lifecycle)
+        except ConfigError:
+            raise
+        except Stopped:
+            pass
+        except StacworkerError as error:
+            _log.critical("exit.failed", error=error.reason)
+            return 1
+        except Exception:  # noqa: BLE001 - the last resort: say it in the log, end with 1
+            _log.critical("exit.broken", exc_info=True)
+            return 1
+    _log.info("exit.clean")
+    return 0
+
+
+async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | None = None) -> None:
+    """Run all consumers of the settings until `lifecycle` says stop and the drain is over."""
+    for warning in settings.warnings():
+        _log.warning("settings.questionable", warning=warning)
+    metrics = metrics or Metrics()
+    status = Status(lifecycle)
+    metrics.draining.set_function(lambda: float(lifecycle.draining.is_set()))
+    async with AsyncExitStack() as stack:
+        if settings.http.enabled:
+            app = create_app(status, metrics.registry)
+            await stack.enter_async_context(serving(app, host=settings.http.host, port=settings.http.port))
+        aws = Aws(endpoint_url=settings.aws.endpoint_url, region=settings.aws.region)
+        metrics.build_info.labels(__version__, installed_version("pypgstac"), "").set(1)
+        parts = Parts(settings, lifecycle, metrics, stack, aws)
+        engines = await _engines(parts, settings)
+        status.parts = engines
+        status.started = True
+        _log.info("started", version=__version__, consumers=[engine.name for engine in engines])
+        async with asyncio.TaskGroup() as infrastructure:
+            lag = infrastructure.create_task(_watch_loop(metrics), name="loop-lag")
+            async with asyncio.TaskGroup() as work:
+                for engine in engines:
+                    work.create_task(engine.run(), name=f"engine:{engine.name}")
+            lag.cancel()
+
+
+async def _engines(parts: Parts, settings: Settings) -> list[Engine]:
+    """Return an engine for each consumer; what is wrong with any of them is told at once."""
+    engines, problems = [], []
+    for consumer in settings.consumers:
+        try:
+            engines.append(await parts.engine(consumer))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))
+    return engines
+
+
+async def _watch_loop(metrics: Metrics) -> None:
+    """Measure how late the event loop runs a timer."""
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(_LAG_EVERY_S)
+        metrics.event_loop_lag.set(max(0.0, time.monotonic() - before - _LAG_EVERY_S))

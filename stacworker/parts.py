@@ -1,0 +1,322 @@
+"""Building the parts that settings name: each opened once, on the exit stack that ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed_version
+from typing import Any, TypeAlias, TypeVar
+
+import structlog
+
+from stacworker import __version__, plugins
+from stacworker.api import Consumer, Sink
+from stacworker.aws import Aws, translated
+from stacworker.consume.deadletter import DeadLetters
+from stacworker.consume.engine import Engine, Limits
+from stacworker.consume.sqs import QueueInfo, SqsQueue
+from stacworker.database import ConnectArgs, Credentials, Database, iam_credentials
+from stacworker.envelope.objects import S3Objects
+from stacworker.envelope.reader import Reader
+from stacworker.errors import ConfigError, Permanent, Unavailable
+from stacworker.generate.consumer import GenerateConsumer
+from stacworker.generate.function import FunctionGenerator
+from stacworker.generate.recipe import Limits as GeneratorLimits
+from stacworker.generate.stactools import StactoolsGenerator
+from stacworker.lifecycle import Lifecycle
+from stacworker.load.batcher import Batcher
+from stacworker.load.consumer import LoadConsumer
+from stacworker.load.pgstac import Catalogue
+from stacworker.load.publish import S3Sink, SnsSink, SqsSink
+from stacworker.load.sink import PgstacSink
+from stacworker.metrics import Metrics
+from stacworker.settings import ConsumerSettings, Settings
+
+_log = structlog.get_logger()
+_Result = TypeVar("_Result")
+AnyGenerator: TypeAlias = FunctionGenerator | StactoolsGenerator
+
+START_TIMEOUT_S = 60.0
+"""A dependency that is away at start is waited for this long."""
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """A signal came while the process was starting."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """Makes engines; opens what they share once, and only when one of them needs it."""
+
+    settings: Settings
+    lifecycle: Lifecycle
+    metrics: Metrics
+    stack: AsyncExitStack
+    aws: Aws
+    opened: dict[str, Any] = field(default_factory=dict)
+
+    async def engine(self, settings: ConsumerSettings) -> Engine:
+        """Check what one consumer's settings name, and return its engine."""
+        queue = SqsQueue(await self._client("sqs"), settings.queue_url, _queue_name(settings.queue_url))
+        try:
+            info = await self._reach(queue.describe)
+        except Permanent as error:
+            raise ConfigError(f"consumers[{settings.name}].queue_url: {error.reason}") from error
+        return Engine(
+            name=settings.name,
+            queue=queue,
+            consumer=await self._consumer(settings),
+            dead_letters=await self._dead_letters(settings, info),
+            limits=Limits(
+                max_in_flight=settings.max_in_flight,
+                max_in_flight_bytes=settings.max_in_flight_bytes,
+                visibility_timeout_s=settings.visibility_timeout_s,
+                max_receive_count=info.max_receive_count or settings.max_receive_count,
+                max_pollers=settings.max_pollers,
+                wait_time_s=settings.wait_time_s,
+                backoff_base_s=settings.backoff_base_s,
+                backoff_max_s=settings.backoff_max_s,
+            ),
+            fifo=info.fifo,
+            lifecycle=self.lifecycle,
+            metrics=self.metrics,
+        )
+
+    async def _once(self, name: str, open_: Callable[[], Awaitable[_Result]]) -> _Result:
+        if name not in self.opened:
+            self.opened[name] = await open_()
+        found: _Result = self.opened[name]
+        return found
+
+    async def _reach(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Call until what is called answers; gives up after START_TIMEOUT_S, or when a signal comes."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        pause_s = 0.5
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                if time.monotonic() > deadline or error.error_class in ("access_denied", "no_credentials"):
+                    raise
+                _log.warning("start.waiting", dependency=error.dependency, error=error.reason)
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self.lifecycle.draining.wait()
+                raise Stopped
+            except TimeoutError:
+                pause_s = min(5.0, pause_s * 2)
+
+    async def _client(self, service: str) -> Any:
+        connections = 50
+        if service == "sqs":  # each consumer's pollers, deletes, visibility changes, leases and dead letters
+            connections = sum(consumer.max_pollers + 32 for consumer in self.settings.consumers)
+        elif service == "s3":
+            connections = self.settings.fetch.max_concurrency + 8
+        return await self._once(
+            service, lambda: self.stack.enter_async_context(self.aws.client(service, max_connections=connections))
+        )
+
+    async def _dead_letters(self, settings: ConsumerSettings, info: QueueInfo) -> DeadLetters | None:
+        client = await self._client("sqs")
+        url = settings.dead_letter_queue_url
+        if url is None and info.dead_letter_arn is not None:
+            arn = info.dead_letter_arn
+            try:
+                url = await self._reach(lambda: SqsQueue(client, "", "").url_of(arn))
+            except Permanent as error:
+                where = f"consumers[{settings.name}].queue_url: its redrive policy names {arn}"
+                raise ConfigError(f"{where}, which is not there: {error.reason}") from error
+        if url is None:
+            _log.warning(
+                "queue.no_dead_letter_queue",
+                consumer=settings.name,
+                advice="bad messages stay in the queue: give it a redrive policy, or set dead_letter_queue_url",
+            )
+            return None
+        return DeadLetters(
+            SqsQueue(client, url, _queue_name(url)),
+            consumer=settings.name,
+            source_queue=settings.queue_url,
+            fifo=url.endswith(".fifo"),
+            now=time.time,
+        )
+
+    # -- consumers -----------------------------------------------------------------------------------
+
+    async def _consumer(self, settings: ConsumerSettings) -> Consumer:
+        kind = plugins.resolve("consumers", settings.type)
+        if kind is LoadConsumer:
+            return LoadConsumer(reader=await self._reader(), sink=await self._pgstac(), deletes=settings.deletes)
+        if kind is GenerateConsumer:
+            return await self._generate_consumer(settings)
+        return await self._own_consumer(kind, settings)
+
+    async def _own_consumer(self, kind: Any, settings: ConsumerSettings) -> Consumer:
+        """Make a consumer of the user's class.
+
+        Its constructor is given what it names: `options` (its `Options` model, or the plain mapping),
+        `reader` (envelope.reader.Reader) and `sink` (the pgstac `api.Sink`).
+        """
+        where = f"consumers[{settings.name}]"
+        wanted = inspect.signature(kind).parameters
+        arguments: dict[str, Any] = {}
+        if settings.options and "options" not in wanted:
+            raise ConfigError(f"{where}.options: {settings.type!r} takes none")
+        try:
+            if "options" in wanted:
+                model = getattr(kind, "Options", dict)
+                arguments["options"] = model(**settings.options)
+            if "reader" in wanted:
+                arguments["reader"] = await self._reader()
+            if "sink" in wanted:
+                arguments["sink"] = await self._pgstac()
+            made = kind(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+        if not isinstance(made, Consumer):
+            raise ConfigError(f"{where}.type: {settings.type!r} has no handle(message) and ping()")
+        if isinstance(made, AbstractAsyncContextManager):
+            await self.stack.enter_async_context(made)
+        return made
+
+    async def _reader(self) -> Reader:
+        async def open_() -> Reader:
+            fetch = self.settings.fetch
+            return Reader(
+                S3Objects(
+                    await self._client("s3"),
+                    self.metrics,
+                    max_concurrency=fetch.max_concurrency,
+                    max_object_bytes=fetch.max_object_bytes,
+                    timeout_s=fetch.timeout_s,
+                )
+            )
+
+        return await self._once("reader", open_)
+
+    async def _generate_consumer(self, settings: ConsumerSettings) -> GenerateConsumer:
+        generators = await self._once("generators", self._generators)
+        default = settings.generator
+        if default is None and len(generators) == 1:
+            default = next(iter(generators))
+        return GenerateConsumer(
+            reader=await self._reader(),
+            generators=generators,
+            packages=self._packages(generators),
+            default=default,
+            sink=await self._output(settings.output),
+            metrics=self.metrics,
+        )
+
+    async def _generators(self) -> dict[str, AnyGenerator]:
+        """Start the generators; each is shared by all consumers."""
+        found: dict[str, AnyGenerator] = {}
+        for name, settings in self.settings.generators.items():
+            limits = GeneratorLimits(
+                processes=settings.processes,
+                timeout_s=settings.timeout_s,
+                memory_bytes=settings.memory_mb << 20,
+                recycle_after=settings.recycle_after,
+            )
+            shared: dict[str, Any] = {
+                "name": name,
+                "limits": limits,
+                "metrics": self.metrics,
+                "environ": os.environ,
+                "env": settings.env,
+            }
+            generator: AnyGenerator
+            if ":" in settings.type:
+                generator = FunctionGenerator(ref=settings.type, options=settings.options, **shared)
+            elif (kind := plugins.resolve("generators", settings.type)) is StactoolsGenerator:
+                generator = StactoolsGenerator(packages=settings.packages, command=settings.command, **shared)
+            else:
+                generator = kind(options=settings.options, **shared)
+            found[name] = await self.stack.enter_async_context(generator)
+        return found
+
+    def _packages(self, generators: Mapping[str, AnyGenerator]) -> dict[str, str]:
+        """Return which generator makes the items of which package."""
+        found: dict[str, str] = {}
+        for name, generator in generators.items():
+            for package in getattr(generator, "packages", ()):
+                if package in found:
+                    raise ConfigError(f"generators: package {package!r} is in both {found[package]!r} and {name!r}")
+                found[package] = name
+        return found
+
+    # -- sinks ---------------------------------------------------------------------------------------
+
+    async def _output(self, output: str) -> Sink:
+        if output == "load":
+            return await self._pgstac()
+        scheme, _, target = output.partition(":")
+        if scheme == "s3":
+            bucket, _, prefix = target.removeprefix("//").partition("/")
+            return S3Sink(await self._client("s3"), bucket, prefix)
+        kind = SnsSink if scheme == "sns" else SqsSink
+        return await self.stack.enter_async_context(kind(await self._client(scheme), target))
+
+    async def _pgstac(self) -> PgstacSink:
+        return await self._once("pgstac", self._open_pgstac)
+
+    async def _open_pgstac(self) -> PgstacSink:
+        catalogue = await self._catalogue()
+        self.metrics.build_info.clear()
+        self.metrics.build_info.labels(__version__, installed_version("pypgstac"), catalogue.version).set(1)
+        settings_for = self.settings.collection
+        batcher = await self.stack.enter_async_context(Batcher(catalogue, settings_for, self.metrics))
+        return PgstacSink(catalogue, batcher, settings_for, self.metrics)
+
+    async def _catalogue(self) -> Catalogue:
+        settings = self.settings.database
+        database = Database(
+            await self._credentials(),
+            max_connections=settings.max_connections,
+            transaction_pooler=settings.transaction_pooler,
+            command_timeout_s=settings.statement_timeout_s + 30,
+        )
+        await self.stack.enter_async_context(database)
+        await self._reach(database.open)
+        catalogue = Catalogue(
+            database=database,
+            metrics=self.metrics,
+            statement_timeout_s=settings.statement_timeout_s,
+            lock_timeout_s=settings.lock_timeout_s,
+        )
+        return await self.stack.enter_async_context(catalogue)
+
+    async def _credentials(self) -> str | ConnectArgs | Credentials:
+        settings = self.settings.database
+        if settings.secret_arn is not None:
+            return secret_credentials(await self._client("secretsmanager"), settings.secret_arn)
+        args = ConnectArgs(dsn=settings.dsn.get_secret_value() if settings.dsn else None)
+        if not settings.iam_auth:
+            return args
+        rds = await self._client("rds")
+
+        async def sign(host: str, port: int, user: str) -> str:
+            token: str = await rds.generate_db_auth_token(DBHostname=host, Port=port, DBUsername=user)
+            return token
+
+        return iam_credentials(args, sign)
+
+
+def secret_credentials(secretsmanager: Any, arn: str) -> Credentials:
+    """Return credentials that are read from a secret for each new connection, so that rotation needs no restart."""
+
+    async def read() -> ConnectArgs:
+        with translated("secretsmanager", f"reading the database's secret {arn}"):
+            answer = await secretsmanager.get_secret_value(SecretId=arn)
+        return ConnectArgs.from_secret(answer["SecretString"])
+
+    return read
+
+
+def _queue_name(url: str) -> str:
+    return url.rstrip("/").rsplit("/", 1)[-1]
