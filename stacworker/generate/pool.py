@@ -1,0 +1,160 @@
+"""The warm children of one generator: one job each at a time, and never the fate of one for another.
+
+`concurrent.futures.ProcessPoolExecutor` is not enough: one crash breaks it for all, and it cannot kill
+a job that takes too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from stacworker.errors import ConfigError, Transient, Unavailable
+from stacworker.generate.process import Child
+from stacworker.generate.recipe import Recipe
+from stacworker.metrics import Metrics
+
+_CLOSE_S = 10.0
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Pool:
+    """Up to `limits.processes` children, started on demand and kept.
+
+    Entering starts one child, so that a target which cannot be loaded stops the daemon's start
+    (ConfigError). Leaving kills all children, busy or not. A child that is lost, cancelled or used up is
+    replaced when the next job needs it; after a failed start there is a pause, doubled each time.
+    """
+
+    def __init__(self, recipe: Recipe, metrics: Metrics) -> None:
+        self._recipe = recipe
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(recipe.limits.processes)
+        self._idle: list[Child] = []
+        self._children: set[Child] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._why_not = ""
+        self._pause_s = 0.0
+        self._start_again_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.about()
+        except Unavailable as error:
+            await self.close()
+            raise ConfigError(error.reason) from error
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def about(self) -> dict[str, Any]:
+        """Return what the target says about itself, from a child that is ready; starts one if need be."""
+        child = await self._take()
+        self._give_back(child)
+        return child.about
+
+    async def ping(self) -> None:
+        """Raise Unavailable when no child is there and none can be started."""
+        busy = len(self._children) - len(self._idle) - len(self._retiring)
+        if not busy and not any(child.usable for child in self._idle):
+            await self.about()
+
+    async def run(self, request: Mapping[str, Any], *, origin: str) -> list[dict[str, Any]]:
+        """Return the items of one request, once a child is free.
+
+        Raises what `Child.run` raises, and Unavailable when no child can be started.
+        """
+        child = await self._take()
+        started = time.perf_counter()
+        try:
+            return await child.run(request, origin=origin)
+        finally:
+            duration = self._metrics.generation_duration.labels(self._recipe.name)
+            duration.observe(time.perf_counter() - started)
+            self._give_back(child)
+
+    async def close(self) -> None:
+        """Kill all children and wait for them to be gone; jobs still running fail as Transient."""
+        if self._closed:
+            return
+        self._closed = True
+        for child in self._children:
+            child.kill()
+        for child in self._idle:
+            self._retire(child)
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                for _ in range(self._recipe.limits.processes):
+                    await self._slots.acquire()  # who holds one gives it back, its child being dead
+                if self._retiring:
+                    await asyncio.wait(self._retiring)
+        except TimeoutError:
+            _log.error("generator.close_timed_out", generator=self._recipe.name)
+
+    async def _take(self) -> Child:
+        """Return a child that is ready, together with a slot."""
+        self._check_open()
+        await self._slots.acquire()
+        try:
+            self._check_open()
+            while self._idle:
+                child = self._idle.pop()
+                if child.usable:
+                    return child
+                self._retire(child)
+            return await self._started()
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Transient(f"generator {self._recipe.name!r} is shut down", error_class="generator_closed")
+
+    def _give_back(self, child: Child) -> None:
+        if child.usable and not self._closed:
+            self._idle.append(child)
+        else:
+            self._retire(child)
+        self._slots.release()
+
+    async def _started(self) -> Child:
+        if time.monotonic() < self._start_again_at:
+            raise Unavailable(self._why_not, dependency="generator", error_class="generator_start")
+        child = Child(self._recipe)
+        self._children.add(child)
+        try:
+            await child.start()
+        except BaseException as error:
+            self._retire(child)
+            if isinstance(error, Unavailable):
+                self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+                self._start_again_at = time.monotonic() + self._pause_s
+                self._why_not = error.reason
+            raise
+        self._pause_s = 0.0
+        return child
+
+    def _retire(self, child: Child) -> None:
+        """Kill a child now, and see to the rest on the side: whoever waits for items need not wait for it."""
+        child.kill()
+        task = asyncio.create_task(child.close())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        task.add_done_callback(lambda _: self._children.discard(child))
