@@ -30,12 +30,14 @@ SERVICES = ("sqs", "sns", "s3", "secretsmanager")
 _PYTHON_VARIABLE = "STACWORKER_LOCALSTACK_PYTHON"
 _LOG_TAIL_LINES = 30
 
-# Standard input is a pipe that only we hold: it closes when we end, however we end, and LocalStack with it.
+# Standard input is a pipe that only we hold: it closes when we end, however we end, and then LocalStack ends
+# too and takes its files with it.
 _PROGRAM = """
-import os, runpy, signal, threading
+import os, runpy, shutil, signal, threading
 
 def end_with_parent():
     os.read(0, 1)
+    shutil.rmtree(os.environ["FILESYSTEM_ROOT"], ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 
 threading.Thread(target=end_with_parent, daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -112,8 +113,8 @@ def listens(host: str, port: int) -> bool:
     return True
 
 
-def test_localstack_ends_when_its_parent_is_killed() -> None:
-    """Whoever starts LocalStack may die without a chance to stop it, and leaves nothing running."""
+def test_localstack_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    """Whoever starts LocalStack may die without a chance to stop it, and leaves no process and no file."""
     program = (
         "import time\n"
         "from stacworker.testing.localstack import LocalStack\n"
@@ -121,7 +122,10 @@ def test_localstack_ends_when_its_parent_is_killed() -> None:
         "    print(server.endpoint_url, flush=True)\n"
         "    time.sleep(600)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         host, port = parent.stdout.readline().strip().removeprefix("http://").split(":")
         assert listens(host, int(port))
@@ -129,6 +133,7 @@ def test_localstack_ends_when_its_parent_is_killed() -> None:
     deadline = time.monotonic() + 10
     while listens(host, int(port)):
         assert time.monotonic() < deadline, "LocalStack still listens"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_localstack_that_cannot_start_says_why() -> None:
