@@ -1,0 +1,75 @@
+"""The structure of a STAC item, as the specification has it.
+
+These types accept what `stac_pydantic.Item` accepts, but make no models of it, which takes a quarter of
+the time. Geometry, bbox and the three datetimes are checked in `prepare`.
+https://github.com/radiantearth/stac-spec/blob/v1.1.0/item-spec/item-spec.md
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import AnyUrl, AwareDatetime, Field, TypeAdapter
+from stac_pydantic.shared import SEMVER_REGEX
+from typing_extensions import TypedDict
+
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Asset(TypedDict):
+    href: _Text
+    type: NotRequired[str | None]
+    title: NotRequired[str | None]
+    description: NotRequired[str | None]
+    roles: NotRequired[list[str] | None]
+
+
+class _Link(TypedDict):
+    href: _Text
+    rel: _Text
+    type: NotRequired[str | None]
+    title: NotRequired[str | None]
+
+
+class _Provider(TypedDict):
+    name: _Text
+    description: NotRequired[str | None]
+    roles: NotRequired[list[str] | None]
+    url: NotRequired[str | None]
+
+
+class _Properties(TypedDict):
+    datetime: NotRequired[str | None]
+    start_datetime: NotRequired[str | None]
+    end_datetime: NotRequired[str | None]
+    title: NotRequired[str | None]
+    description: NotRequired[str | None]
+    created: NotRequired[AwareDatetime | None]
+    updated: NotRequired[AwareDatetime | None]
+    license: NotRequired[str | None]
+    providers: NotRequired[list[_Provider] | None]
+    platform: NotRequired[str | None]
+    instruments: NotRequired[list[str] | None]
+    constellation: NotRequired[str | None]
+    mission: NotRequired[str | None]
+    gsd: NotRequired[Annotated[float, Field(gt=0)] | None]
+
+
+class _Item(TypedDict):
+    type: Literal["Feature"]
+    stac_version: Annotated[str, Field(pattern=SEMVER_REGEX)]
+    id: _Text
+    collection: _Text
+    properties: _Properties
+    links: list[_Link]
+    assets: dict[str, _Asset]
+    stac_extensions: NotRequired[list[AnyUrl] | None]
+    private: NotRequired[dict[str, Any] | None]
+
+
+_ITEM = TypeAdapter(_Item)
+
+
+def check_item(body: dict[str, Any]) -> None:
+    """Raise pydantic's `ValidationError` when an item's structure is wrong."""
+    _ITEM.validate_python(body)

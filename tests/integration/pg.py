@@ -1,0 +1,37 @@
+"""Fixtures: one throw-away Postgres for all tests, and a fresh database with pgstac for each.
+
+A plain pytest plugin (`pytest_plugins = ["tests.integration.pg"]`). A test that asks for `pgstac_dsn`
+runs once on each supported line of pgstac.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from stacworker.testing.postgres import Postgres
+
+NEWEST_0_9 = "0.9.12"
+NEWEST = "0.10.0"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Run a PostgreSQL of its own until the last test is done."""
+    with Postgres() as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=[NEWEST_0_9, NEWEST])
+def pgstac_version(request: pytest.FixtureRequest) -> str:
+    """Name the version of pgstac that the test's database has."""
+    version: str = request.param
+    return version
+
+
+@pytest.fixture
+def pgstac_dsn(postgres: Postgres, pgstac_version: str) -> Iterator[str]:
+    """Lend a database with an empty pgstac; the URL is the superuser's."""
+    with postgres.scratch(pgstac_version) as name:
+        yield postgres.dsn(name)
