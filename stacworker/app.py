@@ -85,7 +85,8 @@ async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | Non
 
 async def _engines(parts: Parts, settings: Settings) -> list[Engine]:
     """Return an engine for each consumer; what is wrong with any of them is told at once."""
-    engines, problems = [], []
+    engines: list[Engine] = []
+    problems: list[str] = []
     for consumer in settings.consumers:
         try:
             engines.append(await parts.engine(consumer))
