@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 _STANDARD_LIBRARY = str(Path(traceback.__file__).parent)
-_UNTOLD = (str(Path(__file__).parent), str(Path(_STANDARD_LIBRARY, "importlib")), "<frozen")
-"""Where the lines of a traceback say nothing about the error: here, and in the import system."""
+_CALLERS = (str(Path(__file__).parent), str(Path(_STANDARD_LIBRARY, "importlib")), "<frozen")
 _LOCAL_FILE_ERRORS = (
     FileExistsError,
     FileNotFoundError,
@@ -55,10 +54,13 @@ def report(error: BaseException) -> str:
         text = str(error)
     except Exception as inner:  # noqa: BLE001 - __str__ is the user's code too
         text = f"(its text cannot be had: {type(inner).__name__})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_UNTOLD)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_caller(frame.filename)]
     own = [frame for frame in frames if not _is_library(frame.filename)][-2:]
     shown = own + [frame for frame in frames[-1:] if frame not in own] if own else frames[-3:]
-    lines = [f"at {Path(frame.filename).name}:{frame.lineno} in {frame.name}: {frame.line}" for frame in shown]
+    lines = [
+        f"at {Path(frame.filename).name}:{frame.lineno} in {frame.name}" + (f": {frame.line}" if frame.line else "")
+        for frame in shown
+    ]
     return "\n".join([f"{name}: {text[:600]}" if text else name, *lines])
 
 
@@ -89,6 +91,11 @@ def _http_status(error: BaseException) -> int | None:
         if isinstance(status, int) and 400 <= status < 600:  # noqa: PLR2004 - HTTP's classes of errors
             return status
     return None
+
+
+def _is_caller(filename: str) -> bool:
+    """Return whether a line is about reaching the user's code: it says nothing about the error."""
+    return filename.startswith(_CALLERS) or "/site-packages/click/" in filename
 
 
 def _is_library(filename: str) -> bool:
