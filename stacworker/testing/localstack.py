@@ -31,7 +31,8 @@ _PYTHON_VARIABLE = "STACWORKER_LOCALSTACK_PYTHON"
 _LOG_TAIL_LINES = 30
 
 # Standard input is a pipe that only we hold: it closes when we end, however we end, and then LocalStack ends
-# too and takes its files with it.
+# too and takes its files with it. Its S3 has a fixed folder below /tmp for all users of a machine; without one it
+# makes a fresh folder in TMPDIR, which is ours.
 _PROGRAM = """
 import os, runpy, shutil, signal, threading
 
@@ -41,6 +42,8 @@ def end_with_parent():
     os.killpg(0, signal.SIGKILL)
 
 threading.Thread(target=end_with_parent, daemon=True).start()
+import localstack.services.s3.provider as s3
+s3.DEFAULT_S3_TMP_DIR = None
 runpy.run_module("localstack.runtime.main", run_name="__main__")
 """
 
