@@ -98,7 +98,7 @@ class StactoolsGenerator:
         for package, required in self._required.items():
             version = about[package]["version"]
             text = f"generators.{self._name}.packages: {required}"
-            install = f"{self._interpreter} -m pip install '{required}'"
+            install = f"pip install '{required}' (for {self._interpreter})"
             if version is None:
                 problems.append(f"{text} is not installed: {install}")
             elif not required.specifier.contains(version, prereleases=True):

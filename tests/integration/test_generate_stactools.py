@@ -319,7 +319,7 @@ async def test_an_unreachable_file_is_tried_again(naip_tif: str) -> None:
 
 
 SETTING = "generators.made.packages:"
-INSTALL = f"{sys.executable} -m pip install"
+HERE = f"(for {sys.executable})"
 CANNOT = "generator 'made' cannot start:"
 
 
@@ -330,8 +330,8 @@ CANNOT = "generator 'made' cannot start:"
             ("stactools-odd==1.3", "stactools-missing>=1"),
             None,
             (
-                f"{SETTING} stactools-odd==1.3 is not met, 1.2.0 is installed: {INSTALL} 'stactools-odd==1.3'",
-                f"{SETTING} stactools-missing>=1 is not installed: {INSTALL} 'stactools-missing>=1'",
+                f"{SETTING} stactools-odd==1.3 is not met, 1.2.0 is installed: pip install 'stactools-odd==1.3' {HERE}",
+                f"{SETTING} stactools-missing>=1 is not installed: pip install 'stactools-missing>=1' {HERE}",
             ),
         ),
         (

@@ -122,7 +122,10 @@ def load(ref: str, *, factory: bool, options: dict[str, Any]) -> tuple[Callable[
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however busy it is then."""
+    """Have the kernel kill this process when its parent dies, however busy it is then.
+
+    To the kernel the parent is the thread that started us, which is the one that runs the event loop.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the call above
         os._exit(1)

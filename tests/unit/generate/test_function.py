@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import venv
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,6 +162,15 @@ async def test_every_job_starts_in_an_empty_folder_of_its_own(generator: Make) -
         (first,) = await leaves_files.generate(asked())
         (second,) = await leaves_files.generate(asked())
     assert first == second == {"found": [], "folder": first["folder"], "temporary": first["folder"]}
+
+
+async def test_children_can_live_in_another_environment(generator: Make, tmp_path: Path) -> None:
+    """An environment with nothing but Python is enough: neither stacworker nor orjson need be there."""
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=False)
+    environ = {"PATH": os.environ["PATH"]}
+    items = await made(generator("modules", interpreter=str(environment / "bin" / "python"), environ=environ), asked())
+    assert items == [{"prefix": str(environment), "there": [], "when": "2020-01-02T00:00:00Z"}]
 
 
 async def test_standard_input_is_empty_and_the_session_is_the_childs_own(generator: Make) -> None:

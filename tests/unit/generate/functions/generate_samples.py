@@ -7,6 +7,7 @@ import builtins
 import contextlib
 import ctypes
 import datetime as dt
+import importlib.util
 import os
 import signal
 import subprocess
@@ -233,6 +234,11 @@ def folder(request):
 
 def inputs(request):
     return {"stdin": os.read(0, 10).decode(), "session": os.getsid(0) == os.getpid()}
+
+
+def modules(request):
+    there = [name for name in ("orjson", "stacworker", "pystac") if importlib.util.find_spec(name)]
+    return {"prefix": sys.prefix, "there": there, "when": dt.datetime(2020, 1, 2, tzinfo=dt.UTC)}
 
 
 NOT_A_FUNCTION = {}

@@ -1,0 +1,127 @@
+"""The consumer of queues that hold requests: generates their items and hands them to a sink."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from packaging.utils import canonicalize_name
+
+from stacworker.api import Document, Generator, Message, Request, Sink
+from stacworker.envelope.reader import Reader
+from stacworker.envelope.stac import resendable
+from stacworker.errors import Permanent, Refusal, Rejected, StacworkerError, Transient, Unavailable
+from stacworker.generate.stactools import requested_package
+from stacworker.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """How one request ended."""
+
+    request: Request
+    documents: tuple[Document, ...] = ()
+    error: Permanent | Transient | Unavailable | None = None
+
+
+class GenerateConsumer:
+    """Makes the items of each message's requests, and returns when the sink has made them durable.
+
+    A request that names a package goes to the generator that `packages` gives for it (canonical package
+    name → name in `generators`), any other to the generator named `default`.
+    """
+
+    def __init__(
+        self,
+        *,
+        reader: Reader,
+        generators: Mapping[str, Generator],
+        packages: Mapping[str, str],
+        default: str | None,
+        sink: Sink,
+        metrics: Metrics,
+    ) -> None:
+        self._reader = reader
+        self._generators = generators
+        self._packages = packages
+        self._default = default
+        self._sink = sink
+        self._metrics = metrics
+
+    async def handle(self, message: Message) -> None:
+        """Generate what the message asks for, and put it.
+
+        What could be made is put before anything is raised. `Unavailable`, else `Transient`, when a
+        request failed in such a way: all of the message comes again, and putting twice is harmless.
+        Otherwise `Rejected` with each bad request in a form that can be sent again (or the plain error,
+        when the message holds nothing else), and with the items that the sink refused.
+        """
+        asked = await self._reader.requests(message)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._make(request)) for request in asked.requests]
+        made = [task.result() for task in tasks]
+        refusals = list(asked.refusals)
+        documents = [document for each in made for document in each.documents]
+        if documents:
+            try:
+                await self._sink.put(documents, message.in_flight)
+            except Rejected as error:
+                refusals += error.refusals
+        _raise_if_unfinished(made)
+        failed = [(each.request, each.error) for each in made if isinstance(each.error, Permanent)]
+        if failed and asked.alone:
+            raise failed[0][1]
+        refusals += [Refusal(error, resendable(request.body)) for request, error in failed]
+        if refusals:
+            raise Rejected(tuple(refusals))
+
+    async def ping(self) -> None:
+        """Raise Unavailable when the sink or a generator cannot work."""
+        await self._sink.ping()
+        for name in dict.fromkeys([*self._packages.values(), *([self._default] if self._default else [])]):
+            await self._generators[name].ping()
+
+    async def _make(self, request: Request) -> _Made:
+        name = "none"
+        try:
+            name = self._generator_for(request)
+            items = await self._generators[name].generate(request)
+        except (Permanent, Transient, Unavailable) as error:
+            if isinstance(error, Permanent) and error.collection is None:
+                error.collection = request.collection_id
+            self._metrics.items_generated.labels(name, error.error_class).inc()
+            return _Made(request, error=error)
+        self._metrics.items_generated.labels(name, "ok").inc(len(items))
+        return _Made(request, tuple(Document("item", item, request.version, request.origin) for item in items))
+
+    def _generator_for(self, request: Request) -> str:
+        """Return the name of the generator; raise Permanent when there is none for this request."""
+        if request.generator is not None:
+            package = canonicalize_name(requested_package(request.generator, request.origin).name)
+            if package in self._packages:
+                return self._packages[package]
+            allowed = ", ".join(sorted(self._packages)) or "none"
+            raise Permanent(
+                f"{request.origin}: package {package} is not allowed; allowed: {allowed} (generators.….packages)",
+                error_class="package_not_allowed",
+            )
+        if self._default is None:
+            raise Permanent(
+                f"{request.origin}: the request names no stactools package, and this consumer has no generator "
+                "for such requests: set its `generator`, or send an ItemRequest",
+                error_class="no_generator",
+            )
+        return self._default
+
+
+def _raise_if_unfinished(made: Sequence[_Made]) -> None:
+    """Raise when a request may yet succeed: the error that says most, with how many there are."""
+    errors: list[StacworkerError] = [each.error for each in made if isinstance(each.error, Unavailable)]
+    errors += [each.error for each in made if isinstance(each.error, Transient)]
+    if not errors:
+        return
+    if len(made) > 1 and isinstance(errors[0], Transient):
+        reason = f"{len(errors)} of {len(made)} requests failed, the first: {errors[0].reason}"
+        raise Transient(reason, error_class=errors[0].error_class) from errors[0]
+    raise errors[0]
