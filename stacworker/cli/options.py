@@ -1,0 +1,14 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Settings in YAML (default: what STACWORKER_CONFIG names)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for pipes.")]

@@ -1,0 +1,1 @@
+"""stacworker's own tables in the Postgres schema `stacworker`."""

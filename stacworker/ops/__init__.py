@@ -1,0 +1,1 @@
+"""What an operator asks for by hand: check, send, migrate, load collections, probe."""
