@@ -1,0 +1,1 @@
+"""`stacworker demo`: the whole job on one machine, with nothing configured."""
