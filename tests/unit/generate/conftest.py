@@ -37,19 +37,24 @@ def generator() -> Callable[..., FunctionGenerator]:
     return make_generator
 
 
+def state_and_parent(pid: int) -> tuple[str, int]:
+    """Return what /proc says of a process; ("", 0) when there is none."""
+    try:  # "pid (name) state parent …", and a name may hold spaces and brackets
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "", 0
+    return fields[0], int(fields[1])
+
+
 def is_running(pid: int) -> bool:
     """Whether a process is there and not just waiting to be buried."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
+    return state_and_parent(pid)[0] not in ("", "Z", "X")
 
 
 def child_pids() -> set[int]:
     """Our child processes, dead ones that were not waited for included."""
-    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    pids = {int(folder.name) for folder in Path("/proc").glob("[0-9]*")}
+    return {pid for pid in pids if state_and_parent(pid)[1] == os.getpid()}
 
 
 def open_descriptors() -> int:
