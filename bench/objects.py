@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from bench.report import Row, machine, write
-from bench.items import collection, small_item
+from bench.items import collection, item
 from stacworker import log
 from stacworker.api import Message
 from stacworker.aws import Aws
@@ -82,11 +82,11 @@ async def measure(endpoint_url: str, dsn: str, objects: int, rounds: int) -> tup
         Catalogue(database=database, metrics=metrics) as catalogue,
         Batcher(catalogue, lambda _: CollectionSettings(), metrics) as batcher,
     ):
-        await catalogue.put_collection(collection("bench"))
+        await catalogue.put_collection(collection("small", "bench"))
         await client.create_bucket(Bucket=BUCKET)
         keys = [f"items/{n:05}.json" for n in range(objects)]
         for n, key in enumerate(keys):
-            await client.put_object(Bucket=BUCKET, Key=key, Body=jsonlib.dumps(small_item("bench", n)))
+            await client.put_object(Bucket=BUCKET, Key=key, Body=jsonlib.dumps(item("small", "bench", n, objects)))
         sink = PgstacSink(catalogue, batcher, lambda _: CollectionSettings(), metrics)
         reader = Reader(S3Objects(client, metrics, max_concurrency=CONCURRENCY))
         consumer = LoadConsumer(reader=reader, sink=sink, deletes=DeletesSettings())

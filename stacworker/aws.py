@@ -40,8 +40,10 @@ _DENIED = frozenset(
         "ExpiredTokenException",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
+        "InvalidToken",
         "RequestExpired",
         "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
         "UnrecognizedClientException",
     }
 )
@@ -55,7 +57,7 @@ class Aws:
         self._endpoint_url = endpoint_url
 
     def client(
-        self, service: str, *, max_connections: int = 50, read_timeout_s: float = 60.0, max_attempts: int = 3
+        self, service: str, *, max_connections: int = 50, read_timeout_s: float = 60.0, max_retries: int = 2
     ) -> AbstractAsyncContextManager[Any]:
         """Return a client as an async context manager.
 
@@ -66,7 +68,7 @@ class Aws:
             max_pool_connections=max_connections,
             connect_timeout=5,
             read_timeout=read_timeout_s,
-            retries={"mode": "standard", "max_attempts": max_attempts},
+            retries={"mode": "standard", "max_attempts": max_retries},
             s3={"addressing_style": "path"} if self._endpoint_url else None,
             tcp_keepalive=True,
         )
