@@ -88,6 +88,7 @@ class Lane:
         # Not a dict: taking the first of many from a dict walks over all that were taken before.
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
         self._bytes = 0
+        self._counted = 0
         self._flushed_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._timed: Entry | None = None
@@ -115,15 +116,13 @@ class Lane:
         """Let an item wait; the caller says `changed` after the last one."""
         self._waiting[entry] = None
         self._bytes += entry.item.size
-        self._gauge.inc()
 
     def discard(self, entry: Entry) -> bool:
-        """Take an item back if it still waits, and say whether it did."""
+        """Take an item back if it still waits, and say whether it did; `changed` comes after the last one."""
         if entry not in self._waiting:
             return False
         del self._waiting[entry]
         self._bytes -= entry.item.size
-        self._gauge.dec()
         return True
 
     def take(self) -> list[Entry]:
@@ -147,6 +146,7 @@ class Lane:
     def changed(self) -> None:
         """Let the owner look whether a batch may go, and set the timer for the oldest item."""
         self._on_change(self)
+        self._count()
         oldest = self._oldest if self._waiting else None
         if oldest is self._timed:
             return
@@ -172,4 +172,9 @@ class Lane:
         entries = list(self._waiting)
         for entry in entries:
             self.discard(entry)
+        self._count()
         return entries
+
+    def _count(self) -> None:
+        self._gauge.inc(len(self._waiting) - self._counted)
+        self._counted = len(self._waiting)
