@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import orjson
+
 from stacworker.api import Request
 from stacworker.errors import ConfigError
 from stacworker.generate.environment import scrubbed
@@ -43,6 +45,10 @@ class FunctionGenerator:
         module, _, attribute = ref.partition(":")
         if not module or not attribute:
             raise ConfigError(f"generators.{name}.type: {ref!r}: expected module:function, or stactools")
+        try:
+            orjson.dumps(dict(options))
+        except orjson.JSONEncodeError as error:
+            raise ConfigError(f"generators.{name}.options: cannot be passed to a process as JSON: {error}") from error
         recipe = Recipe(
             name=name,
             target=Target(ref, options),

@@ -110,7 +110,7 @@ class Child:
                 await self._send({"request": request})
                 items, end = await self._receive_items()
         except TimeoutError:
-            raise self._gone("generator_timeout", f"took longer than {timeout_s:g} s", origin) from None
+            raise self._gone("generator_timeout", f"was killed after {timeout_s:g} s", origin) from None
         except _LOST as error:
             raise self._gone("generator_crashed", await self._fate(), origin) from error
         self._broken = bool(end["replace"])
@@ -142,8 +142,8 @@ class Child:
 
     async def _spawn(self) -> None:
         self._folder = tempfile.mkdtemp(prefix="stacworker-")
-        self._output = Output()
         ours, theirs = socket.socketpair()
+        self._output = Output()
         with theirs, self._output.write_end() as stdout:
             try:
                 self._stream = await asyncio.open_unix_connection(sock=ours)

@@ -228,3 +228,12 @@ def test_a_reference_without_function_is_a_wrong_setting(generator: Make) -> Non
     with pytest.raises(ConfigError) as caught:
         generator("nothing:")
     assert caught.value.reason == "generators.sample.type: 'nothing:': expected module:function, or stactools"
+
+
+def test_options_that_are_not_json_are_a_wrong_setting(generator: Make) -> None:
+    """YAML can hold what cannot go to another process."""
+    with pytest.raises(ConfigError) as caught:
+        generator("item", options={"bands": {1, 2}})
+    assert caught.value.reason == (
+        "generators.sample.options: cannot be passed to a process as JSON: Type is not JSON serializable: set"
+    )

@@ -103,7 +103,7 @@ async def test_a_job_that_hangs_is_killed_on_time(generator: Make) -> None:
             await either.generate(asked("hang"))
         assert caught.value.error_class == "generator_timeout"
         assert caught.value.reason == (
-            "generator 'sample': its process took longer than 0.3 s while working on message body; its last "
+            "generator 'sample': its process was killed after 0.3 s while working on message body; its last "
             "output: about to hang"
         )
         assert await is_gone(first)
