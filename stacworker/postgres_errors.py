@@ -27,7 +27,7 @@ class OutOfRange(Refused):
 
 
 class Contended(Transient):
-    """The transaction lost against another one (deadlock, lock timeout): it may be tried again at once."""
+    """The transaction lost against another one (deadlock, lock timeout, same key): it may be tried again at once."""
 
     default_class = "contended"
 
@@ -45,6 +45,7 @@ _MEANING: dict[str, tuple[type[StacworkerError], str]] = {
     "22": (Refused, "refused"),
     "23": (Refused, "refused"),
     "23503": (Gone, "gone"),
+    "23505": (Contended, "duplicate"),  # somebody inserted the same key after we looked
     "23514": (OutOfRange, "out_of_range"),
     "25006": (Unavailable, "read_only"),  # connected to what was the primary before a failover
     "28": (Unavailable, "access_denied"),

@@ -139,7 +139,8 @@ def _size(body: dict[str, Any]) -> int:
         data = orjson.dumps(body)
     except orjson.JSONEncodeError as error:
         raise _Wrong(f"it cannot be written as JSON: {error}") from None
-    if _NUL in data and (where := _find_nul(body)) is not None:
+    # Looking for one byte first is ten times as fast, and few items have any escapes.
+    if b"\\" in data and _NUL in data and (where := _find_nul(body)) is not None:
         raise _Wrong(f"{where} holds a NUL character, which PostgreSQL does not store")
     return len(data)
 

@@ -1,7 +1,8 @@
 """A throw-away PostgreSQL with PostGIS and pgstac: for tests, benchmarks and the demo.
 
 The cluster lives in a temporary folder, listens on 127.0.0.1 and on a socket in that folder, lets
-everybody on this machine in, and is gone when its context ends. It trades durability for speed.
+everybody on this machine in, and is gone when its context ends, or when this process does, however it
+ends. It trades durability for speed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
 _SOCKET_PATH_MAX = 90  # a Unix socket's path may have 107 bytes, ".s.PGSQL.65535" included
 
+# Its standard input is a pipe that only we hold, and that closes when we end.
+_GUARD = 'read _; kill -INT "$1"; rm -rf "$2"'
+
 _SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -60,6 +64,7 @@ class Postgres:
         self.port = 0
         self._folder: Path | None = None
         self._server: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._databases = 0
         self._templates: dict[str, str] = {}
 
@@ -70,6 +75,12 @@ class Postgres:
             self._folder = _temporary_folder(user)
             self._initialise(bindir, user)
             self._start(bindir, user)
+            self._guard = subprocess.Popen(  # noqa: S603 - a constant
+                ["/bin/sh", "-c", _GUARD, "guard", str(self._server_pid), str(self._folder)],
+                stdin=subprocess.PIPE,
+                process_group=0,
+                **_run_as(user),
+            )
         except BaseException:
             self.stop()
             raise
@@ -141,12 +152,22 @@ class Postgres:
 
     def stop(self) -> None:
         """Stop the server and remove its folder; harmless when done before."""
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.communicate()
         server, self._server = self._server, None
         if server is not None:
             _stop(server)
         folder, self._folder = self._folder, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _server_pid(self) -> int:
+        if self._server is None:
+            raise RuntimeError("the cluster is not running")
+        return self._server.pid
 
     def _initialise(self, bindir: Path, user: pwd.struct_passwd | None) -> None:
         options = ["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C"]

@@ -28,6 +28,10 @@ class Leaf:
     first: datetime
     last: datetime
 
+    def holds(self, when: datetime) -> bool:
+        """Say whether an item of this datetime belongs here."""
+        return self.first <= when <= self.last
+
 
 @dataclass(frozen=True, slots=True)
 class Span:

@@ -29,17 +29,18 @@ class Held:
 
 @dataclass(slots=True)
 class Plan:
-    """Rows to write and ids to delete, both by leaf; and what became of the ids already decided about.
+    """What to do by leaf, and what became of the ids already decided about.
 
-    `replaces` is true when some row takes the place of another one.
+    `inserts` are rows whose ids are new, `upserts` those that replace another row, `deletes` the ids of rows
+    in leaves that an upsert is not for.
     """
 
-    writes: dict[str, list[Row]] = field(default_factory=dict)
+    inserts: dict[str, list[Row]] = field(default_factory=dict)
+    upserts: dict[str, list[Row]] = field(default_factory=dict)
     deletes: dict[str, list[str]] = field(default_factory=dict)
     loaded: set[str] = field(default_factory=set)
     superseded: set[str] = field(default_factory=set)
     conflicting: set[str] = field(default_factory=set)
-    replaces: bool = False
 
     def keep(self, row: Row, held: Sequence[Held], conflict: Conflict) -> None:
         """Note that the catalogue keeps what it has instead of a row."""
@@ -71,8 +72,10 @@ def make_plan(
                 plan.superseded.add(row.id)
             elif there and (conflict != "upsert" or _beaten(row, there)):
                 plan.keep(row, there, conflict)
+            elif there:
+                plan.upserts.setdefault(part.leaf.name, []).append(_moved(row, part.leaf.name, there, plan))
             else:
-                plan.writes.setdefault(part.leaf.name, []).append(_moved(row, part.leaf.name, there, plan))
+                plan.inserts.setdefault(part.leaf.name, []).append(row)
     return plan
 
 
@@ -82,7 +85,6 @@ def _beaten(row: Row, held: Sequence[Held]) -> bool:
 
 def _moved(row: Row, leaf: str, held: Sequence[Held], plan: Plan) -> Row:
     """Plan the end of a row's twins, and return the row with what others keep in their `private` column."""
-    plan.replaces = plan.replaces or bool(held)
     for twin in held:
         if twin.leaf != leaf:
             plan.deletes.setdefault(twin.leaf, []).append(row.id)

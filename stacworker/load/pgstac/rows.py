@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -16,7 +17,7 @@ from stacworker.load.pgstac.dehydrate import dehydrate
 from stacworker.load.pgstac.partitions import Leaf, Partitions, Span
 from stacworker.load.prepare import Prepared
 
-_YIELD_EVERY = 200
+_YIELD_EVERY = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +49,17 @@ class LeafRows:
 
 async def make_rows(items: Sequence[Prepared], collection: Collection, partitions: Partitions) -> list[LeafRows]:
     """Return the rows of all items by leaf, leaves sorted by name; lets others run now and then."""
-    by_leaf: dict[Leaf, list[Row]] = {}
-    for number, item in enumerate(sorted(items, key=_id), start=1):
-        leaf = partitions.leaf_of(item.datetime)
-        by_leaf.setdefault(leaf, []).append(_row(item, collection))
+    by_leaf: dict[str, LeafRows] = {}
+    here: LeafRows | None = None
+    for number, item in enumerate(sorted(items, key=attrgetter("id")), start=1):
+        # Items that come together mostly belong together.
+        if here is None or not here.leaf.holds(item.datetime):
+            leaf = partitions.leaf_of(item.datetime)
+            here = by_leaf.setdefault(leaf.name, LeafRows(leaf, []))
+        here.rows.append(_row(item, collection))
         if number % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
-    return [LeafRows(leaf, by_leaf[leaf]) for leaf in sorted(by_leaf, key=lambda leaf: leaf.name)]
-
-
-def _id(item: Prepared) -> str:
-    return item.id
+    return [by_leaf[name] for name in sorted(by_leaf)]
 
 
 def _row(item: Prepared, collection: Collection) -> Row:

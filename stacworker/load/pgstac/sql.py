@@ -5,8 +5,6 @@ Written against pgstac 0.9.0 to 0.9.12 and 0.10.0; read the SQL of a new version
 
 from __future__ import annotations
 
-from stacworker.settings import Conflict
-
 DDL_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('stacworker:ddl', 0))"
 """One for all collections: the DDL of pgstac 0.9 touches views that all of them share."""
 
@@ -122,28 +120,24 @@ def delete(leaf: str) -> str:
     return f"DELETE FROM pgstac.{_quoted(leaf)} WHERE id = ANY ($1::text[])"  # noqa: S608 - a quoted name
 
 
-def write(leaf: str, conflict: Conflict) -> str:
+def upsert(leaf: str) -> str:
     """Return the statement that writes rows to a leaf and returns the ids that it wrote.
 
     A row whose version is greater stays; of equal versions the greater datetime, end and content stay,
     so that redelivered messages write nothing and concurrent writers agree.
     """
-    insert = f"""
+    times = "{0}.datetime, {0}.end_datetime, {0}.content"
+    return f"""
         INSERT INTO pgstac.{_quoted(leaf)} AS t (id, geometry, collection, datetime, end_datetime, content, private)
         SELECT u.id, u.geometry, $1, u.datetime, u.end_datetime, u.content, u.private
         FROM unnest($2::text[], $3::geometry[], $4::timestamptz[], $5::timestamptz[], $6::jsonb[], $7::jsonb[])
             AS u (id, geometry, datetime, end_datetime, content, private)
-    """  # noqa: S608 - a quoted name
-    if conflict != "upsert":
-        return f"{insert} ON CONFLICT (id) DO NOTHING RETURNING t.id"
-    times = "{0}.datetime, {0}.end_datetime, {0}.content"
-    return f"""{insert}
         ON CONFLICT (id) DO UPDATE SET
             geometry = EXCLUDED.geometry, datetime = EXCLUDED.datetime, end_datetime = EXCLUDED.end_datetime,
             content = EXCLUDED.content, private = {_MERGED_PRIVATE}
         WHERE (({_MINE}, {times.format("t")}) >= ({_NEW}, {times.format("EXCLUDED")})) IS NOT TRUE
         RETURNING t.id
-    """
+    """  # noqa: S608 - a quoted name
 
 
 def _quoted(name: str) -> str:

@@ -75,14 +75,15 @@ async def write_batch(
     deleted = await _deleted(connection, collection_id, ids) if has_deletions else {}
     plan = make_plan(batch, held, deleted, conflict)
     await _delete_rows(connection, plan.deletes)
-    if plan.replaces:
-        replaced = [row.id for rows in plan.writes.values() for row in rows if row.id in held]
-        await connection.execute(sql.FORGET_FORMATTED, collection_id, replaced)
-    for leaf, rows in plan.writes.items():
-        written = await _write(connection, collection_id, leaf, rows, conflict)
+    for leaf, rows in plan.inserts.items():
+        await _insert(connection, collection_id, leaf, rows)
+        plan.loaded.update(row.id for row in rows)
+    for leaf, rows in plan.upserts.items():
+        written = await _upsert(connection, collection_id, leaf, rows)
         plan.loaded |= written
         if len(written) < len(rows):
-            await _settle(connection, root, [row for row in rows if row.id not in written], conflict, plan)
+            await _settle(connection, root, [row for row in rows if row.id not in written], plan)
+        await connection.execute(sql.FORGET_FORMATTED, collection_id, list(written))
     return Loaded(frozenset(plan.loaded), frozenset(plan.superseded), frozenset(plan.conflicting))
 
 
@@ -127,11 +128,31 @@ async def _deleted(connection: Connection, collection_id: str, ids: Sequence[str
     return {item_id: Version(time_ms, sequencer) for item_id, time_ms, sequencer in found}
 
 
-async def _write(
-    connection: Connection, collection_id: str, leaf: str, rows: Sequence[Row], conflict: Conflict
-) -> set[str]:
+async def _insert(connection: Connection, collection_id: str, leaf: str, rows: Sequence[Row]) -> None:
+    """Copy new rows in; when somebody else has put one there since we looked, the transaction fails."""
+    await connection.copy_records_to_table(
+        leaf,
+        schema_name="pgstac",
+        columns=("id", "geometry", "collection", "datetime", "end_datetime", "content", "private"),
+        records=[
+            (
+                row.id,
+                row.geometry,
+                collection_id,
+                row.datetime,
+                row.end_datetime,
+                row.content,
+                with_version(row.private, row.version),
+            )
+            for row in rows
+        ],
+    )
+
+
+async def _upsert(connection: Connection, collection_id: str, leaf: str, rows: Sequence[Row]) -> set[str]:
+    """Write rows unless there is something newer; return the ids written."""
     written = await connection.fetch(
-        sql.write(leaf, conflict),
+        sql.upsert(leaf),
         collection_id,
         [row.id for row in rows],
         [row.geometry for row in rows],
@@ -143,8 +164,8 @@ async def _write(
     return {found["id"] for found in written}
 
 
-async def _settle(connection: Connection, root: str, rows: Sequence[Row], conflict: Conflict, plan: Plan) -> None:
-    """Find out about rows that lost against a row which came after the look-up, or which equals them."""
+async def _settle(connection: Connection, root: str, rows: Sequence[Row], plan: Plan) -> None:
+    """Find out about rows that equal what is there, or that lost against what came after the look-up."""
     held = await _look_up(connection, root, [row.id for row in rows])
     for row in rows:
-        plan.keep(row, held.get(row.id, ()), conflict)
+        plan.keep(row, held.get(row.id, ()), "upsert")
