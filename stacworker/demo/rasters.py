@@ -48,7 +48,6 @@ def make_granules(folder: Path, count: int) -> Iterator[Granule]:
     import numpy as np  # noqa: PLC0415 - from the extra `demo`, whose absence is told before
     import rasterio  # noqa: PLC0415
     from rasterio.crs import CRS  # noqa: PLC0415
-    from rasterio.transform import from_origin  # noqa: PLC0415
     from rasterio.warp import transform  # noqa: PLC0415
 
     random = np.random.default_rng(seed=1)
@@ -68,7 +67,7 @@ def make_granules(folder: Path, count: int) -> Iterator[Granule]:
             count=_BANDS,
             dtype="uint8",
             crs=crs,
-            transform=from_origin(easting, northing, _PIXEL_M, _PIXEL_M),
+            transform=rasterio.Affine(_PIXEL_M, 0, easting, 0, -_PIXEL_M, northing),
         ) as tile:
             tile.write(random.integers(1, 255, (_BANDS, _PIXELS, _PIXELS), dtype="uint8"))
         yield Granule(folder / name, state, taken)

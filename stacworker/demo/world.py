@@ -74,7 +74,7 @@ class World:
 
     async def _receive(self, url: str) -> list[dict[str, Any]]:
         answer = await self.sqs.receive_message(
-            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], WaitTimeSeconds=1
+            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], WaitTimeSeconds=0
         )
         return list(answer.get("Messages", []))
 

@@ -69,15 +69,15 @@ async def pending_migrations(connection: Connection) -> list[Migration]:
 async def migrate_schema(database: Database) -> list[Migration]:
     """Apply what is pending and return it.
 
-    Raises ConfigError when the schema is newer than we are, or pgstac, to whose role it grants, is missing;
+    Raises ConfigError when the schema is newer than we are, or pgstac, to whose role we grant, is missing;
     Unavailable when the database is away or does not let us.
     """
     applied: list[Migration] = []
     while True:
         async with database.transaction("migrating schema stacworker") as connection:
             await connection.execute(_LOCK)
-            if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgstac_ingest')"):
-                raise ConfigError("the database has no role pgstac_ingest: run `stacworker migrate --pgstac`")
+            if await connection.fetchval("SELECT to_regnamespace('pgstac')") is None:
+                raise ConfigError("the database has no schema pgstac: run `stacworker migrate --pgstac`")
             steps = await pending_migrations(connection)
             if not steps:
                 return applied
