@@ -142,14 +142,23 @@ class Batcher:
             # A full batch gains nothing by waiting: the catalogue makes its rows while the one before it loads.
             if lane.loading >= lane.settings.max_concurrency + lane.full:
                 break
-            lane.loading += 1
-            self._tasks.start(self._run(lane, lane.take()))
+            self._start(lane)
         if lane.idle and self._lanes.get(lane.collection) is lane:
             del self._lanes[lane.collection]
 
-    async def _run(self, lane: Lane, batch: list[Entry]) -> None:
+    def _start(self, lane: Lane) -> None:
+        batch = lane.take()
+        rivals = _rivals(batch)
+        label = self._metrics.collection_label(lane.collection)
+        self._metrics.batch_wait.labels(label).observe(asyncio.get_running_loop().time() - batch[0].added_at)
+        self._metrics.batch_items.labels(label).observe(len(rivals))
+        lane.loading += 1
+        # What is left in `rivals` at the end was not settled: the load was stopped.
+        self._tasks.start(self._run(lane, rivals), at_end=lambda: _fail(_all(rivals), stopped()))
+
+    async def _run(self, lane: Lane, rivals: Rivals) -> None:
         try:
-            await self._load(lane, batch)
+            await self._load(lane, rivals)
         except BaseException:
             # Cancelled at the end, or a defect of ours: either way nothing more is loaded.
             self._stop()
@@ -157,12 +166,8 @@ class Batcher:
         lane.loading -= 1
         lane.changed()
 
-    async def _load(self, lane: Lane, batch: list[Entry]) -> None:
+    async def _load(self, lane: Lane, rivals: Rivals) -> None:
         label = self._metrics.collection_label(lane.collection)
-        waited_s = asyncio.get_running_loop().time() - batch[0].added_at
-        self._metrics.batch_wait.labels(label).observe(waited_s)
-        rivals = _rivals(batch)
-        self._metrics.batch_items.labels(label).observe(len(rivals))
 
         async def load(items: Sequence[Prepared]) -> Loaded:
             return await until_free(
@@ -174,18 +179,15 @@ class Batcher:
                     max_concurrency=lane.settings.max_concurrency,
                     create_missing=lane.settings.create_missing,
                 ),
-                wanted=lambda: any(entry.wanted for entry in batch),
+                wanted=lambda: any(entry.wanted for entry in _all(rivals)),
                 pause_s=self._busy_pause_s,
             )
 
-        try:
-            # A refused item must not cost the next newest of its id, so that one is tried after it.
-            while rivals:
-                found = await load_isolating(load, [entries[-1].item for entries in rivals.values()])
-                self._metrics.batch_bisections.labels(label).inc(found.splits)
-                self._settle(label, rivals, found)
-        finally:
-            _fail(rivals.values(), stopped())
+        # A refused item must not cost the next newest of its id, so that one is tried after it.
+        while rivals:
+            found = await load_isolating(load, [entries[-1].item for entries in rivals.values()])
+            self._metrics.batch_bisections.labels(label).inc(found.splits)
+            self._settle(label, rivals, found)
 
     def _settle(self, label: str, rivals: Rivals, found: Isolated) -> None:
         """Tell each submission what became of its items; leave in `rivals` what has to be tried next."""
@@ -200,7 +202,7 @@ class Batcher:
                 if entries:
                     continue
             elif error is not None:
-                _fail([entries], error)
+                _fail(entries, error)
             else:
                 superseded += len(entries) - (item_id in found.loaded)
                 for entry in entries:
@@ -215,7 +217,7 @@ class Batcher:
         self._stopped = True
         for lane in list(self._lanes.values()):
             lane.stop_timer()
-            _fail([lane.drain()], stopped())
+            _fail(lane.drain(), stopped())
         self._lanes.clear()
 
 
@@ -261,7 +263,10 @@ def _verdict(error: Permanent, item: Prepared) -> Permanent:
     return told
 
 
-def _fail(groups: Iterable[Sequence[Entry]], error: StacworkerError) -> None:
-    for entries in groups:
-        for entry in entries:
-            entry.submission.fail(error)
+def _all(rivals: Rivals) -> list[Entry]:
+    return [entry for entries in rivals.values() for entry in entries]
+
+
+def _fail(entries: Iterable[Entry], error: StacworkerError) -> None:
+    for entry in entries:
+        entry.submission.fail(error)

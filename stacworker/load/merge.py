@@ -81,7 +81,7 @@ class Merger:
     def _flush(self) -> None:
         parcels = self._take()
         if parcels:
-            self._tasks.start(self._run(parcels))
+            self._tasks.start(self._run(parcels), at_end=lambda: _stop(parcels))
 
     def _take(self) -> list[_Parcel]:
         if self._timer is not None:
@@ -91,7 +91,6 @@ class Merger:
         return parcels
 
     async def _run(self, parcels: list[_Parcel]) -> None:
-        outcomes: Sequence[Outcome] = [stopped()] * len(parcels)
         try:
             outcomes = await self._send([parcel.text for parcel in parcels])
         except StacworkerError as error:
@@ -100,16 +99,17 @@ class Merger:
             # Cancelled at the end, or a defect: either way nothing more is sent.
             self._stop()
             raise
-        finally:
-            _settle(parcels, outcomes)
+        for parcel, outcome in zip(parcels, outcomes, strict=True):
+            if not parcel.done.done():
+                parcel.done.set_result(outcome)
 
     def _stop(self) -> None:
         self._stopped = True
-        parcels = self._take()
-        _settle(parcels, [stopped()] * len(parcels))
+        _stop(self._take())
 
 
-def _settle(parcels: Sequence[_Parcel], outcomes: Sequence[Outcome]) -> None:
-    for parcel, outcome in zip(parcels, outcomes, strict=True):
+def _stop(parcels: Sequence[_Parcel]) -> None:
+    """Tell those who still wait."""
+    for parcel in parcels:
         if not parcel.done.done():
-            parcel.done.set_result(outcome)
+            parcel.done.set_result(stopped())

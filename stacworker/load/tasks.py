@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,11 +38,15 @@ class Tasks:
         # The group is not told the body's error: it would wrap it in an ExceptionGroup.
         await self._group.__aexit__(None, None, None)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` in a task of its own."""
+    def start(self, work: Coroutine[Any, Any, None], *, at_end: Callable[[], None]) -> None:
+        """Run `work` in a task of its own, and call `at_end` however it ends.
+
+        A task that is cancelled before its first step runs nothing of `work`, not even its `finally`.
+        """
         task = self._group.create_task(work, context=self._context)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: at_end())
 
 
 def stopped() -> Transient:

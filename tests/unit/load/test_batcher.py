@@ -344,6 +344,18 @@ async def test_leaving_the_batcher_stops_loads_and_tells_who_waits() -> None:
         await b.submit(make("z"))
 
 
+async def test_a_load_stopped_before_it_began_is_told_too() -> None:
+    """A message whose batch was taken but not started when the batcher ended is not left waiting."""
+    async with bench(max_batch_items=1) as b:
+        task = b.start(make("x"))
+        await settled(1)
+        assert b.counts()["buffered"] == 0
+    async with asyncio.timeout(5):
+        with pytest.raises(Transient, match="stopped"):
+            await task
+    assert b.batches() == []
+
+
 async def test_an_error_in_the_body_leaves_the_batcher_unchanged() -> None:
     """Whoever runs the batcher sees its own errors, not groups of them."""
     with pytest.raises(Permanent, match="mine"):

@@ -114,6 +114,17 @@ async def test_leaving_tells_who_waits() -> None:
         await merging.put([b"e"])
 
 
+async def test_a_request_stopped_before_it_began_is_told_too() -> None:
+    """A put whose request was ready but not started at the end is not left waiting."""
+    wire = Wire()
+    async with asyncio.timeout(5), merger(wire, max_texts=1) as merging:
+        task = asyncio.ensure_future(merging.put([b"a"]))
+        await settled(1)
+    async with asyncio.timeout(5):
+        assert [type(outcome) for outcome in await task] == [Transient]
+    assert wire.sent == []
+
+
 async def test_a_defect_in_sending_ends_the_process_s_work() -> None:
     """Crash-only: who entered sees the defect, and no put waits for ever."""
     tasks = []
