@@ -89,7 +89,7 @@ class Transient(StacworkerError):  # noqa: N818 - named for what to do about it
 class Unavailable(StacworkerError):  # noqa: N818 - named for what to do about it
     """A dependency is away; every message would fail, so polling pauses until it answers again.
 
-    `dependency` is a label with few values: `database`, `sqs`, `s3`, `sns`.
+    `dependency` is a label with few values: `database`, `sqs`, `s3`, `sns`, `generator`.
     """
 
     default_class = "unavailable"

@@ -24,6 +24,7 @@ class Lifecycle:
         self._drain_timeout_s = drain_timeout_s
         self._monotonic = monotonic
         self._deadline: float | None = None
+        self._callbacks: list[Callable[[], None]] = []
 
     def stop(self, reason: str) -> None:
         """Begin the drain; later calls change nothing."""
@@ -31,6 +32,12 @@ class Lifecycle:
             self._deadline = self._monotonic() + self._drain_timeout_s
             log.info("drain.started", reason=reason, drain_timeout_s=self._drain_timeout_s)
             self.draining.set()
+            for callback in self._callbacks:
+                callback()
+
+    def on_stop(self, callback: Callable[[], None]) -> None:
+        """Call this when the drain begins."""
+        self._callbacks.append(callback)
 
     @property
     def remaining_s(self) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import structlog
@@ -229,6 +230,7 @@ class Parts:
                 "metrics": self.metrics,
                 "environ": os.environ,
                 "env": settings.env,
+                "path": (str(Path.cwd()),),
             }
             generator: AnyGenerator
             if ":" in settings.type:
@@ -238,6 +240,7 @@ class Parts:
             else:
                 generator = kind(options=settings.options, **shared)
             found[name] = await self.stack.enter_async_context(generator)
+            self.lifecycle.on_stop(generator.stop_starting)
         return found
 
     def _packages(self, generators: Mapping[str, AnyGenerator]) -> dict[str, str]:

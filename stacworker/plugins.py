@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from stacworker.errors import ConfigError
@@ -34,6 +36,9 @@ def resolve(kind: str, reference: str) -> Any:
 
 def _import(target: str, reference: str) -> Any:
     module_name, _, attribute = target.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # a module in the working directory, as `python -m` would find it
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:  # whatever a user's module raises while it is imported

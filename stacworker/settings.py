@@ -236,7 +236,7 @@ class GeneratorSettings(_Section):
     recycle_after: Annotated[int, Field(ge=1)] = 1000
     """Jobs after which a child is replaced."""
     env: tuple[str, ...] = ()
-    """Further environment variables that the children may see, by name (AWS_* are not passed on)."""
+    """Further environment variables that the children may see, by name; AWS_* ones only when named here."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for every call of the function."""
 

@@ -281,8 +281,7 @@ class Engine:
                 await self._acks.delete(lease)
                 return outcome
         if isinstance(error, Unavailable):
-            self.circuit.trip(error)
-            outcome, after_s = Outcome.RELEASED, _OUTAGE_DELAY_S * (0.5 + self._random() / 2)
+            outcome, after_s = Outcome.RELEASED, self._outage_s(error)
         elif isinstance(error, Permanent):
             outcome, after_s = Outcome.RETRIED, self._limits.backoff_max_s
         else:
@@ -314,6 +313,13 @@ class Engine:
             item_id=error.item_id,
         )
         return None
+
+    def _outage_s(self, error: Unavailable) -> float:
+        """Pause polling, and return how long to keep the message away; a drain just lets go of it."""
+        if self._lifecycle.draining.is_set():
+            return 0.0
+        self.circuit.trip(error)
+        return _OUTAGE_DELAY_S * (0.5 + self._random() / 2)
 
     async def _give_back(self, lease: Lease, after_s: float) -> None:
         """Let the message come again. Let go of it first: it may be back before SQS' answer is."""

@@ -77,7 +77,8 @@ class GenerateConsumer:
             raise Rejected(tuple(refusals))
 
     async def ping(self) -> None:
-        """Raise Unavailable when the sink or a generator cannot work."""
+        """Raise Unavailable when the reader, the sink or a generator cannot work."""
+        await self._reader.ping()
         await self._sink.ping()
         for name in dict.fromkeys([*self._packages.values(), *([self._default] if self._default else [])]):
             await self._generators[name].ping()

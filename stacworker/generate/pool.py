@@ -42,6 +42,8 @@ class Pool:
         self._children: set[Child] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._patient: set[asyncio.Timeout] = set()
+        self._draining = False
         self._why_not = ""
         self._pause_s = 0.0
         self._start_again_at = 0.0
@@ -88,6 +90,13 @@ class Pool:
             duration.observe(time.perf_counter() - started)
             self._give_back(child)
 
+    def stop_starting(self) -> None:
+        """Start no further job: those that wait for a child fail at once, those that run go on."""
+        self._draining = True
+        now = asyncio.get_running_loop().time()
+        for patience in self._patient:
+            patience.reschedule(now)
+
     async def close(self) -> None:
         """Kill all children and wait for them to be gone; jobs still running fail as Transient."""
         if self._closed:
@@ -110,7 +119,7 @@ class Pool:
     async def _take(self) -> Child:
         """Return a child that is ready, together with a slot."""
         self._check_open()
-        await self._slots.acquire()
+        await self._slot()
         try:
             self._check_open()
             while self._idle:
@@ -122,6 +131,25 @@ class Pool:
         except BaseException:
             self._slots.release()
             raise
+
+    async def _slot(self) -> None:
+        """Wait for a slot; raises Unavailable when no further job is to be started."""
+        if not self._draining:
+            try:
+                async with asyncio.timeout(None) as patience:
+                    self._patient.add(patience)
+                    await self._slots.acquire()
+            except TimeoutError:
+                pass
+            else:
+                return
+            finally:
+                self._patient.discard(patience)
+        raise Unavailable(
+            f"generator {self._recipe.name!r} starts no more jobs: shutting down",
+            dependency="generator",
+            error_class="draining",
+        )
 
     def _check_open(self) -> None:
         if self._closed:

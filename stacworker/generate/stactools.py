@@ -89,6 +89,10 @@ class StactoolsGenerator:
         items = await self._pool.run(self._job(request), origin=request.origin)
         return in_collection(items, request.collection_id)
 
+    def stop_starting(self) -> None:
+        """Start no further job (the drain has begun); what waits fails with Unavailable."""
+        self._pool.stop_starting()
+
     async def ping(self) -> None:
         """Raise Unavailable when no child process is there and none can be started."""
         await self._pool.ping()
