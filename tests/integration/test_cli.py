@@ -312,7 +312,7 @@ def test_check_finds_what_is_wrong(run, configured, on_localstack, queue):
         database={"dsn": "postgresql://nobody@127.0.0.1:1/stac"},
         consumers=[
             consumer(source),
-            consumer(source, suffix="-gone", name="gone"),
+            consumer(source, suffix="-gone", name="gone", type="tests.integration.test_cli:Nowhere"),
             consumer(source, suffix="-x", name="made", type="generate", output="s3://no-such-bucket-here/items/"),
         ],
         generators={"s2": {"type": "stactools", "packages": ["stactools-nowhere==1.0"]}},
@@ -325,6 +325,7 @@ def test_check_finds_what_is_wrong(run, configured, on_localstack, queue):
     assert found >= {
         ("ok", "queue of items"),
         ("warning", "dead letters of items"),
+        ("error", "consumer gone"),
         ("error", "queue of gone"),
         ("error", "queue of made"),
         ("error", "output of made"),
@@ -354,6 +355,23 @@ def test_check_warns_about_dead_letters(run, configured, on_localstack, queue, s
         f"warning  dead letters of items: {source.dead_letters.url} {short}",
     ]
     assert ran.out.splitlines()[-1].endswith("2 warnings, 0 errors")
+
+
+def test_check_without_a_region_still_looks_at_the_database(run, configured, postgres, monkeypatch):
+    """What cannot be reached hides nothing else."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    with postgres.scratch("0.10.0") as name:
+        queue_url = "https://sqs.us-west-2.amazonaws.com/123456789012/items"
+        consumers = [{"name": "items", "type": "load", "queue_url": queue_url}]
+        config = configured(database={"dsn": postgres.dsn(name)}, consumers=consumers)
+
+        ran = run("check", "--json", "--config", config)
+
+    found = {(each["level"], each["subject"]) for each in json.loads(ran.out)["findings"]}
+    assert ran.code == 1
+    assert ("error", "aws") in found
+    assert ("ok", "database") in found
 
 
 def test_check_tells_wrong_settings(run, configured):

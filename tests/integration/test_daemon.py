@@ -7,40 +7,14 @@ import base64
 import gzip
 import json
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stacworker.testing.localstack import LocalStack
 from tests.integration.aws import MakeBucket, MakeQueue, MakeTopic, Queue
-from tests.integration.worker import Catalogue, Worker, catalogue_at, item, settings_for
-
-MakeWorker = Callable[..., Worker]
-
-
-@pytest.fixture
-async def catalogue(pgstac_dsn: str) -> AsyncIterator[Catalogue]:
-    """Open the test's catalogue, with a collection `things` partitioned by month."""
-    async with catalogue_at(pgstac_dsn) as opened:
-        await opened.add_collection("things", "month")
-        yield opened
-
-
-@pytest.fixture
-def worker(tmp_path: Path, localstack: LocalStack, pgstac_dsn: str) -> Iterator[MakeWorker]:
-    """Give a maker of workers for the test's catalogue."""
-    made: list[Worker] = []
-
-    def make(*consumers: dict[str, Any], **more: Any) -> Worker:
-        settings = settings_for(pgstac_dsn, localstack, *consumers, **more)
-        made.append(Worker(tmp_path, settings, {}, name=f"worker{len(made)}"))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.cleanup()
+from tests.integration.conftest import MakeWorker
+from tests.integration.worker import Catalogue, catalogue_at, item
 
 
 def loads(queue: Queue, **more: Any) -> dict[str, Any]:
@@ -323,7 +297,7 @@ async def test_drain_under_load_redelivers_nothing(catalogue: Catalogue, worker:
     assert loaded + len(left) == 3000
     again = [message for message in left if message.receive_count > 1]
     released = sum(event.get("released", 0) for event in running.events("consumer.drained"))
-    assert len(again) <= released
+    assert len(again) <= released <= 80  # what receives under way brought after the signal
 
 
 async def test_killed_in_the_middle_nothing_is_lost(catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue) -> None:
@@ -412,7 +386,6 @@ async def test_a_starved_consumer_does_not_stall_its_neighbour(
         loads(items),
         drain_timeout_s=2,
     )
-    running._env["PYTHONPATH"] = str(tmp_path)
     await running.start()
     await catalogue.until_count("things", 200)
     assert running.metric("in_flight_messages", queue=slow.name) == 5
