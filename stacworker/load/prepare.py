@@ -13,13 +13,12 @@ from typing import Any, NoReturn
 
 import orjson
 from pydantic import ValidationError
-from stac_pydantic import Collection
 
 from stacworker.api import Document, Version
 from stacworker.errors import Permanent
 from stacworker.load.geometry import MARGIN_DEGREES, GeometryError, to_ewkb
 from stacworker.load.reasons import explain, shown
-from stacworker.load.structure import check_item
+from stacworker.load.structure import check_collection, check_item
 
 ID_MAX_BYTES = 2700
 """An entry of a btree index holds no more: PostgreSQL refuses longer ids."""
@@ -88,14 +87,17 @@ def prepare(document: Document) -> Prepared:
 def prepare_collection(document: Document) -> dict[str, Any]:
     """Check a collection and return its body.
 
-    Raises `Permanent` with error class `invalid_collection`: for what stac-pydantic refuses, and for ids
-    and characters that PostgreSQL does.
+    Raises `Permanent` with error class `invalid_collection`. A collection needs what the STAC specification
+    says, with RFC 3339 times in its temporal extent; its boxes need not lie in one another, since those of
+    published collections often do not.
     """
     body = document.body
     try:
         _size(body)
-        Collection.model_validate(body)
+        check_collection(body)
         _check_id("id", body["id"])
+        for number, interval in enumerate(body["extent"]["temporal"]["interval"]):
+            _check_interval(f"extent.temporal.interval.{number}", interval)
     except _Wrong as wrong:
         _refuse(document, "collection", str(wrong), "invalid_collection")
     except ValidationError as error:
@@ -111,12 +113,11 @@ def parse_datetime(text: str) -> dt.datetime:
     match = _RFC_3339.fullmatch(text)
     if match is None:
         raise ValueError(text)
-    if match[1] is None:
-        parsed = dt.datetime.fromisoformat(text.upper())
-    else:
-        parsed = dt.datetime.fromisoformat(text[:17].upper() + "59" + text[19:].upper()) + dt.timedelta(seconds=1)
     try:
-        return parsed.astimezone(dt.UTC)
+        if match[1] is None:
+            return dt.datetime.fromisoformat(text.upper()).astimezone(dt.UTC)
+        before = dt.datetime.fromisoformat(text[:17].upper() + "59" + text[19:].upper())
+        return before.astimezone(dt.UTC) + dt.timedelta(seconds=1)
     except OverflowError:
         raise ValueError(text) from None
 
@@ -209,6 +210,14 @@ def _interval(properties: dict[str, Any]) -> tuple[dt.datetime, dt.datetime]:
     if when is None:
         raise _Wrong("properties.datetime is null, which needs start_datetime and end_datetime", "invalid_datetime")
     return when, when
+
+
+def _check_interval(field: str, interval: list[str | None]) -> None:
+    for text in interval:
+        try:
+            _ = text is None or parse_datetime(text)
+        except ValueError:
+            raise _Wrong(f"{field}: {shown(text)} is no RFC 3339 time, such as 2020-01-31T23:59:59Z") from None
 
 
 def _instant(properties: dict[str, Any], name: str) -> dt.datetime | None:

@@ -1,7 +1,7 @@
-"""The structure of a STAC item, as the specification has it.
+"""The structure of STAC items and collections, as the specification has it.
 
-These types accept what `stac_pydantic.Item` accepts, but make no models of it, which takes a quarter of
-the time. Geometry, bbox and the three datetimes are checked in `prepare`.
+What passes as an item passes as a `stac_pydantic.Item` too, but no models are made, which takes a quarter
+of the time. Geometry, bbox and datetimes are checked in `prepare`.
 https://github.com/radiantearth/stac-spec/blob/v1.1.0/item-spec/item-spec.md
 """
 
@@ -67,9 +67,43 @@ class _Item(TypedDict):
     private: NotRequired[dict[str, Any] | None]
 
 
+_Box = tuple[float, float, float, float] | tuple[float, float, float, float, float, float]
+
+
+class _Spatial(TypedDict):
+    bbox: Annotated[list[_Box], Field(min_length=1)]
+
+
+class _Temporal(TypedDict):
+    interval: Annotated[list[tuple[str | None, str | None]], Field(min_length=1)]
+
+
+class _Extent(TypedDict):
+    spatial: _Spatial
+    temporal: _Temporal
+
+
+class _Collection(TypedDict):
+    type: Literal["Collection"]
+    stac_version: Annotated[str, Field(pattern=SEMVER_REGEX)]
+    id: _Text
+    description: _Text
+    license: _Text
+    extent: _Extent
+    links: list[_Link]
+    stac_extensions: NotRequired[list[AnyUrl] | None]
+    item_assets: NotRequired[dict[str, dict[str, Any]] | None]
+
+
 _ITEM = TypeAdapter(_Item)
+_COLLECTION = TypeAdapter(_Collection)
 
 
 def check_item(body: dict[str, Any]) -> None:
     """Raise pydantic's `ValidationError` when an item's structure is wrong."""
     _ITEM.validate_python(body)
+
+
+def check_collection(body: dict[str, Any]) -> None:
+    """Raise pydantic's `ValidationError` when a collection's structure is wrong."""
+    _COLLECTION.validate_python(body)
