@@ -25,7 +25,7 @@ def uncommented(text: str) -> str:
 
 
 def test_the_example_in_the_repository_is_in_step(run):
-    """`examples/stacworker.yaml` is what `stacworker config example` prints."""
+    """`examples/stacworker.yaml` is what `stacworker config example` prints: write it there again."""
     assert run("config", "example").out == EXAMPLE.read_text(encoding="utf-8")
 
 
