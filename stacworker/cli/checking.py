@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from stacworker.cli.opening import CommandParts, opened
 from stacworker.cli.output import say, say_json, say_level
 from stacworker.config import load_settings
+from stacworker.database import Database
 from stacworker.errors import ConfigError, StacworkerError
 from stacworker.ops.check import Probe, check
 from stacworker.ops.findings import Finding, error
 from stacworker.settings import Settings
+
+_T = TypeVar("_T")
 
 
 async def check_settings(config: Path | None) -> list[Finding]:
@@ -23,18 +27,25 @@ async def check_settings(config: Path | None) -> list[Finding]:
     except ConfigError as problem:
         return [error("settings", line) for line in problem.problems]
     async with opened(settings) as parts:
-        try:
-            clients, database = await parts.clients(), await parts.database()
-        except ConfigError as problem:
-            return [error("aws", line) for line in problem.problems]
-        except StacworkerError as problem:
-            return [error("aws", problem.reason)]
-        return await check(settings, clients=clients, database=database, probes=_probes(parts, settings))
+        found: list[Finding] = []
+        clients = await _open("aws", parts.clients, found)
+        database = await _open("database", parts.database, found) if settings.loads else None
+        probes = _probes(parts, settings, database)
+        return found + await check(settings, clients=clients, database=database, probes=probes)
 
 
-def _probes(parts: CommandParts, settings: Settings) -> dict[str, Probe]:
+async def _open(subject: str, opening: Callable[[], Awaitable[_T]], found: list[Finding]) -> _T | None:
+    try:
+        return await opening()
+    except StacworkerError as problem:
+        found += [error(subject, line) for line in problem.reason.splitlines()]
+        return None
+
+
+def _probes(parts: CommandParts, settings: Settings, database: Database | None) -> dict[str, Probe]:
     async def pgstac() -> str:
-        catalogue = await parts.catalogue(await parts.database())
+        assert database is not None  # noqa: S101 - else this is no probe
+        catalogue = await parts.catalogue(database)
         return f"version {catalogue.version} can be loaded into"
 
     async def generators() -> str:
@@ -42,7 +53,7 @@ def _probes(parts: CommandParts, settings: Settings) -> dict[str, Probe]:
         return f"{', '.join(settings.generators)}: started, with all packages"
 
     probes: dict[str, Probe] = {}
-    if settings.loads:
+    if database is not None:
         probes["pgstac"] = pgstac
     if settings.generators:
         probes["generators"] = generators
