@@ -20,7 +20,7 @@ from stacworker.demo.show import Show
 from stacworker.demo.verify import Observed, look_up, problems, read_dead_letter
 from stacworker.demo.worker import Counts, Worker, run_command, running_worker, write_settings
 from stacworker.demo.world import ENVIRONMENT, World, embedded_aws, environment, make_world
-from stacworker.errors import ConfigError, Transient
+from stacworker.errors import ConfigError, StacworkerError, Transient
 from stacworker.ops.outgoing import Outgoing
 from stacworker.ops.send import send
 
@@ -108,20 +108,31 @@ class _Demo:
             log = self._folder / "worker.log"
             self._show.step(f"stacworker run --config {self._config} (its log: {log})")
             async with running_worker(self._config, port, log) as worker:
-                await worker.ready()
-                counts, seconds = await self._work(worker, world, to_send)
-                observed = Observed(
-                    counts=counts,
-                    exit_code=0 if self._options.keep else await self._stop(worker),
-                    catalogue=await look_up(self._dsn),
-                    letters=[read_dead_letter(message) for message in await world.dead_letters()],
-                    waiting=await world.waiting(),
-                )
-                result = Result(observed, seconds, problems(to_send, observed))
-                self._show.result(to_send, result)
-                if self._options.keep:
-                    await self._keep(worker, world)
-                    result = result.after_exit(await self._stop(worker))
+                try:
+                    result = await self._run_worker(worker, world, to_send)
+                except (StacworkerError, ExceptionGroup):
+                    self._show.log(worker.last_lines())
+                    raise
+                if result.problems:
+                    self._show.log(worker.last_lines())
+        return result
+
+    async def _run_worker(self, worker: Worker, world: World, to_send: Plan) -> Result:
+        """Have the worker do everything, end it, and compare what there is with what was planned."""
+        await worker.ready()
+        counts, seconds = await self._work(worker, world, to_send)
+        observed = Observed(
+            counts=counts,
+            exit_code=0 if self._options.keep else await self._stop(worker),
+            catalogue=await look_up(self._dsn),
+            letters=[read_dead_letter(message) for message in await world.dead_letters()],
+            waiting=await world.waiting(),
+        )
+        result = Result(observed, seconds, problems(to_send, observed))
+        self._show.result(to_send, result)
+        if self._options.keep:
+            await self._keep(worker, world)
+            result = result.after_exit(await self._stop(worker))
         return result
 
     def _make_granules(self) -> list[Granule]:

@@ -25,7 +25,8 @@ from stacworker.errors import Transient
 START_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 20
 _ASK_EVERY_S = 0.1
-_LOG_TAIL_BYTES = 4000
+_LAST_LINES = 20
+_LINE_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,12 @@ class Worker:
         self._http = http
 
     async def counts(self) -> Counts:
-        """Read the worker's metrics. Raises Transient, with the end of its log, when it does not answer."""
+        """Read the worker's metrics. Raises Transient when it does not answer."""
         try:
             return read_counts(await self._get("/metrics"))
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Transient(f"the worker does not answer: {type(error).__name__}: {self._tail()}") from error
+            self._check_running()
+            raise Transient(f"the worker does not answer: {type(error).__name__}") from error
 
     async def ready(self) -> None:
         """Return when the worker polls its queues; raise Transient when it does not get there."""
@@ -99,7 +101,7 @@ class Worker:
                     else:
                         return
         except TimeoutError:
-            raise Transient(f"the worker was not ready within {START_TIMEOUT_S:g} s: {self._tail()}") from None
+            raise Transient(f"the worker was not ready within {START_TIMEOUT_S:g} s") from None
 
     async def stop(self) -> int:
         """Send SIGTERM and return the exit code of the drain; one that takes too long is killed."""
@@ -112,14 +114,19 @@ class Worker:
             self._process.kill()
             return await self._process.wait()
 
-    async def _get(self, path: str) -> str:
+    def last_lines(self) -> list[str]:
+        """Return the end of the worker's log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line[:_LINE_CHARACTERS] for line in lines[-_LAST_LINES:]]
+
+    def _check_running(self) -> None:
         if self._process.returncode is not None:
-            raise Transient(f"the worker has ended with exit code {self._process.returncode}: {self._tail()}")
+            raise Transient(f"the worker has ended with exit code {self._process.returncode}")
+
+    async def _get(self, path: str) -> str:
+        self._check_running()
         async with self._http.get(self.url + path, raise_for_status=True) as answer:
             return await answer.text()
-
-    def _tail(self) -> str:
-        return self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace").strip() or "its log is empty"
 
 
 async def run_command(*words: str) -> tuple[int, str]:
@@ -149,7 +156,8 @@ async def running_worker(config: Path, port: int, log: Path) -> AsyncIterator[Wo
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env=_environment(os.environ),
+            # What is killed cannot tidy up; the demo's folder is removed with all that is in it.
+            env=_environment(os.environ) | {"TMPDIR": str(config.parent)},
             # A Ctrl-C is for the demo, which then drains the worker.
             process_group=0,
         )
