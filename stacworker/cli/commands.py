@@ -120,7 +120,8 @@ def send(
     *,
     group_id: Annotated[str | None, typer.Option(metavar="ID", help="Message group, for FIFO queues.")] = None,
     endpoint_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Another endpoint (default: AWS_ENDPOINT_URL).")
+        str | None,
+        typer.Option(metavar="URL", help="Another endpoint (default: AWS_ENDPOINT_URL, or the queue URL's host)."),
     ] = None,
     region: Annotated[
         str | None, typer.Option(metavar="NAME", help="Region (default: the queue URL's, AWS_REGION).")

@@ -7,10 +7,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -20,7 +21,8 @@ from stacworker.cli.output import note, say, say_json
 from stacworker.ops.outgoing import STDIN, read_messages
 from stacworker.ops.send import Report, send
 
-_REGION = re.compile(r"https://(?:sqs\.([a-z0-9-]+)\.|([a-z0-9-]+)\.queue\.)")
+_REGION = re.compile(r"\b[a-z]{2}(?:-[a-z]+)+-\d\b")
+_AWS_HOST = re.compile(r"(?:sqs\.[a-z0-9-]+|[a-z0-9-]+\.queue|queue|sqs-fips\.[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +47,33 @@ def send_files(target: Target, files: Sequence[Path], *, as_json: bool) -> int:
 
 
 async def _send(target: Target, files: Sequence[Path], on_progress: Callable[[Report], None]) -> Report:
-    url = target.queue_url
-    aws = Aws(endpoint_url=target.endpoint_url, region=target.region or region_of(url))
+    aws = Aws(endpoint_url=endpoint_of(target, os.environ), region=region_of(target, os.environ))
     async with AsyncExitStack() as stack:
         with translated("sqs", "making a client for SQS"):
             client = await stack.enter_async_context(aws.client("sqs", read_timeout_s=30))
-        return await send(client, url, read_messages(files), group_id=target.group_id, on_progress=on_progress)
+        messages = read_messages(files)
+        return await send(client, target.queue_url, messages, group_id=target.group_id, on_progress=on_progress)
 
 
-def region_of(queue_url: str) -> str | None:
-    """Return the region that a queue URL of AWS names, else what the environment says, else None."""
-    found = _REGION.match(queue_url)
-    named = (found[1] or found[2]) if found else None
-    return named or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+def endpoint_of(target: Target, environ: Mapping[str, str]) -> str | None:
+    """Return where requests go: the option, AWS_ENDPOINT_URL, or the queue URL's host when that is not AWS's own.
+
+    None leaves it to the region.
+    """
+    if target.endpoint_url:
+        return target.endpoint_url
+    if "AWS_ENDPOINT_URL" in environ or "AWS_ENDPOINT_URL_SQS" in environ:
+        return None  # botocore reads them itself
+    parts = urlsplit(target.queue_url)
+    return None if _AWS_HOST.fullmatch(parts.netloc) else f"{parts.scheme}://{parts.netloc}"
+
+
+def region_of(target: Target, environ: Mapping[str, str]) -> str | None:
+    """Return the region: the option, what the queue URL names, AWS_REGION; for what is not AWS any will do."""
+    named = _REGION.search(urlsplit(target.queue_url).netloc)
+    from_environ = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    elsewhere = None if "amazonaws.com" in target.queue_url else "us-east-1"
+    return target.region or (named[0] if named else None) or from_environ or elsewhere
 
 
 @contextmanager

@@ -51,6 +51,11 @@ def migrate_pgstac(connect: Mapping[str, Any], version: str | None = None, *, dr
     from pypgstac.db import PgstacDB  # noqa: PLC0415
     from pypgstac.migrate import Migrate  # noqa: PLC0415
 
+    try:
+        psycopg.conninfo.make_conninfo(**connect)
+    except psycopg.Error:
+        # libpq's words may quote a part of the password.
+        raise ConfigError("database.dsn cannot be read: percent-encode its special characters") from None
     versions = pgstac_versions()
     target = version or versions[-1]
     if target not in versions:

@@ -228,6 +228,15 @@ def test_a_database_that_is_away_is_one_line(run, configured):
     assert "hush" not in ran.err
 
 
+def test_no_part_of_a_password_is_shown(run, configured):
+    """A DSN that libpq cannot read is told without a word of it."""
+    config = configured(database={"dsn": "postgresql://me:hush%zzhush@127.0.0.1:1/stac"})
+
+    assert run("migrate", "--pgstac", "--config", config) == Ran(
+        2, "", "stacworker: database.dsn cannot be read: percent-encode its special characters\n"
+    )
+
+
 # -- collections load --------------------------------------------------------------------------------
 
 
@@ -390,14 +399,14 @@ def send(run: Run, localstack: LocalStack, *arguments: object) -> Ran:
     return run("send", "--endpoint-url", localstack.endpoint_url, "--region", REGION, *arguments)
 
 
-def test_files_are_sent(run, localstack, queue, tmp_path):
+def test_files_are_sent(run, queue, tmp_path):
     """Every line and every JSON file arrives once, unchanged, and the rate is told."""
     items = queue("items")
     lines, single = tmp_path / "items.ndjson", tmp_path / "item.json"
     lines.write_text("".join(f'{{"id": "ü{number}"}}\n' for number in range(123)), encoding="utf-8")
     single.write_text('{\n"id": "single"\n}')
 
-    ran = send(run, localstack, "--json", items.url, lines, single)
+    ran = run("send", "--json", items.url, lines, single)
 
     assert (ran.code, ran.err) == (0, "")
     assert json.loads(ran.out)["sent"] == 124

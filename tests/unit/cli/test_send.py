@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stacworker.cli.sending import Target, endpoint_of, region_of
 from stacworker.errors import ConfigError
 from stacworker.ops import send as module
 from stacworker.ops.outgoing import Outgoing, Unsent
@@ -224,3 +225,36 @@ async def test_bodies_are_sent_unchanged():
     await send(sqs, URL, [message(body)])
 
     assert sqs.bodies == [body]
+
+
+AWS_URL = "https://sqs.us-west-2.amazonaws.com/1/items"
+
+
+@pytest.mark.parametrize(
+    ("target", "environ", "endpoint", "region"),
+    [
+        (Target(AWS_URL), {}, None, "us-west-2"),
+        (Target("https://us-west-2.queue.amazonaws.com/1/items"), {}, None, "us-west-2"),
+        (Target("https://queue.amazonaws.com/1/items"), {"AWS_REGION": "us-east-1"}, None, "us-east-1"),
+        (Target("https://queue.amazonaws.com/1/items"), {}, None, None),
+        (Target(AWS_URL, region="eu-west-1"), {}, None, "eu-west-1"),
+        (Target(AWS_URL), {"AWS_ENDPOINT_URL": "http://localhost:1"}, None, "us-west-2"),
+        (Target(AWS_URL, endpoint_url="http://localhost:1"), {}, "http://localhost:1", "us-west-2"),
+        (Target("http://localhost:4566/0/items"), {}, "http://localhost:4566", "us-east-1"),
+        (
+            Target("http://localhost:4566/0/items"),
+            {"AWS_DEFAULT_REGION": "eu-west-1"},
+            "http://localhost:4566",
+            "eu-west-1",
+        ),
+        (
+            Target("https://vpce-1a.sqs.us-west-2.vpce.amazonaws.com/1/items"),
+            {},
+            "https://vpce-1a.sqs.us-west-2.vpce.amazonaws.com",
+            "us-west-2",
+        ),
+    ],
+)
+def test_how_a_queue_is_reached(target, environ, endpoint, region):
+    """The queue's URL is enough, also for an emulator; options and variables win."""
+    assert (endpoint_of(target, environ), region_of(target, environ)) == (endpoint, region)
