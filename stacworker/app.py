@@ -6,6 +6,7 @@ Nothing below this module knows the settings as a whole or the environment.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from contextlib import AsyncExitStack
 from importlib.metadata import version as installed_version
@@ -35,7 +36,19 @@ def run(settings: Settings) -> int:
     ConfigError for what is wrong with the settings or with what they name.
     """
     log.configure(settings.log.level, settings.log.format)
+    tune_gc()
     return asyncio.run(_main(settings))
+
+
+def tune_gc() -> None:
+    """Collect garbage less often: items in hand are many small objects, none of them garbage.
+
+    With Python's defaults, looking through them again and again costs more than parsing them (a 10 KB item:
+    118 µs instead of 40). What cycles leave behind is still collected, after more allocations.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 async def _main(settings: Settings) -> int:
