@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +27,10 @@ from stacworker.settings import (
     Settings,
 )
 
-_ENV_ONLY = {"STACWORKER_CONFIG"}
+_ENV_ONLY = {"STACWORKER_CONFIG", "STACWORKER_PYTHON", "STACWORKER_LOCALSTACK_PYTHON"}
+_SERVICE_LINK = re.compile(r"STACWORKER(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_\d+_[A-Z0-9_]+)?)")
+"""What Kubernetes adds to the environment of every pod beside a Service named stacworker…
+https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
 
 
 def load_settings(config: Path | None = None) -> Settings:
@@ -58,7 +62,9 @@ def _unknown_variables() -> list[str]:
     return [
         f"{name}: unknown variable{_did_you_mean(name.split('__')[0], known)}"
         for name in sorted(os.environ)
-        if name.startswith("STACWORKER_") and name.upper().split("__")[0] not in known
+        if name.startswith("STACWORKER_")
+        and name.upper().split("__")[0] not in known
+        and not _SERVICE_LINK.fullmatch(name)
     ]
 
 

@@ -241,3 +241,19 @@ def test_a_batch_that_cannot_fill_is_warned_about(file):
 def test_who_needs_the_database(file, consumers, loads):
     """Only consumers whose items go into pgstac need the database."""
     assert load_settings(file(f"consumers: {consumers}\ngenerators: {NAIP}")).loads is loads
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "STACWORKER_SERVICE_HOST",
+        "STACWORKER_PORT",
+        "STACWORKER_PORT_8080_TCP_ADDR",
+        "STACWORKER_METRICS_SERVICE_PORT_HTTP",
+    ],
+)
+def test_kubernetes_service_links_are_not_settings(monkeypatch, name):
+    """A Service named stacworker adds variables to its pods; they stop nobody's start."""
+    monkeypatch.setenv(name, "tcp://10.0.0.1:8080")
+
+    assert load_settings() == Settings()
