@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -172,7 +172,7 @@ class Database:
                     yield connection
                     done = await connection.execute("COMMIT")
                 except BaseException as error:
-                    if not _is_lost(connection, error):
+                    if _is_usable(connection, error):
                         await connection.execute("ROLLBACK")
                     raise
                 if done != "COMMIT":
@@ -186,8 +186,10 @@ class Database:
         try:
             yield connection
         except BaseException as error:
-            if _is_lost(connection, error):
-                connection.terminate()
+            if not _is_usable(connection, error):
+                # A connection that broke has left the pool already, and says so.
+                with suppress(asyncpg.InterfaceError):
+                    connection.terminate()
             raise
         finally:
             await pool.release(connection)
@@ -231,7 +233,12 @@ async def _keep(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Reset nothing: see the module's docstring."""
 
 
-def _is_lost(connection: Connection, error: BaseException) -> bool:
-    """Say whether a connection is unusable after an error: cancelled, timed out, or closed."""
+def _is_usable(connection: Connection, error: BaseException) -> bool:
+    """Say whether a connection can be used after an error: not when it was cancelled, timed out or closed."""
     broken = (Unavailable, TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-    return not isinstance(error, Exception) or isinstance(error, broken) or connection.is_closed()
+    if not isinstance(error, Exception) or isinstance(error, broken):
+        return False
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:
+        return False

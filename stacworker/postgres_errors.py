@@ -38,13 +38,17 @@ class Gone(Transient):
     default_class = "gone"
 
 
+class Orphan(Gone):
+    """The row that a foreign key names does not exist: a collection was deleted."""
+
+
 _MEANING: dict[str, tuple[type[StacworkerError], str]] = {
     "08": (Unavailable, "connection"),
     "0A000": (Contended, "schema_changed"),  # a cached plan no longer fits; asyncpg has dropped it by now
     "21": (Refused, "refused"),
     "22": (Refused, "refused"),
     "23": (Refused, "refused"),
-    "23503": (Gone, "gone"),
+    "23503": (Orphan, "gone"),
     "23505": (Contended, "duplicate"),  # somebody inserted the same key after we looked
     "23514": (OutOfRange, "out_of_range"),
     "25006": (Unavailable, "read_only"),  # connected to what was the primary before a failover
@@ -59,6 +63,7 @@ _MEANING: dict[str, tuple[type[StacworkerError], str]] = {
     "42P01": (Gone, "gone"),
     "53": (Unavailable, "no_resources"),
     "54": (Refused, "refused"),  # such as an id that is too long for its index
+    "55000": (Unavailable, "connection"),  # the database accepts no connections
     "55P03": (Contended, "lock_timeout"),
     "57014": (Transient, "statement_timeout"),
     "57P": (Unavailable, "connection"),
@@ -85,10 +90,17 @@ def translated(doing: str) -> Iterator[None]:
         raise _from_postgres(error, doing) from error
     except asyncpg.OutdatedSchemaCacheError as error:
         raise Contended(f"{doing}: the schema has changed", error_class="schema_changed") from error
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, OSError) as error:
-        raise Unavailable(
-            f"{doing}: {type(error).__name__}: {error}".rstrip(": "), dependency="database", error_class="connection"
-        ) from error
+    except asyncpg.InterfaceError as error:
+        if "clos" not in str(error):
+            raise  # asyncpg is used wrongly: a defect, and no reason to wait for the database
+        raise _lost(error, doing) from error
+    except (asyncpg.InternalClientError, TimeoutError, OSError) as error:
+        raise _lost(error, doing) from error
+
+
+def _lost(error: Exception, doing: str) -> Unavailable:
+    text = f"{doing}: {type(error).__name__}: {error}".rstrip(": ")
+    return Unavailable(text, dependency="database", error_class="connection")
 
 
 def _from_postgres(error: asyncpg.PostgresError, doing: str) -> StacworkerError:

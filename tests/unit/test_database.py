@@ -10,7 +10,7 @@ import pytest
 
 from stacworker.database import ConnectArgs, Database, iam_credentials
 from stacworker.errors import ConfigError, StacworkerError, Transient, Unavailable
-from stacworker.postgres_errors import Contended, Gone, OutOfRange, Refused, translated
+from stacworker.postgres_errors import Contended, Gone, Orphan, OutOfRange, Refused, translated
 
 SECRET = {"username": "u", "password": "p@ss/wörd:?", "host": "db.example.com", "port": "6543", "dbname": "stac"}
 
@@ -107,7 +107,7 @@ MEANINGS: dict[str, tuple[type[StacworkerError], str]] = {
     "23505": (Contended, "duplicate"),
     "57014": (Transient, "statement_timeout"),
     "42P01": (Gone, "gone"),
-    "23503": (Gone, "gone"),
+    "23503": (Orphan, "gone"),
     "23514": (OutOfRange, "out_of_range"),
     "22P05": (Refused, "refused"),
     "23502": (Refused, "refused"),
@@ -139,7 +139,7 @@ def test_a_refusal_does_not_quote_the_whole_row() -> None:
         assert caught.value.reason == expected
 
 
-@pytest.mark.parametrize("error", [OSError("no route"), TimeoutError(), asyncpg.InterfaceError("closed")])
+@pytest.mark.parametrize("error", [OSError("no route"), TimeoutError(), asyncpg.InterfaceError("it is closed")])
 def test_a_lost_connection_is_unavailable(error: Exception) -> None:
     """So is a server that does not answer in time."""
     with pytest.raises(Unavailable) as caught, translated("loading"):

@@ -92,9 +92,15 @@ async def delete_items(
 ) -> frozenset[str]:
     """Delete the items that are not newer than the versions given, and return which; all slots must be held."""
     if remember:
-        rows = sorted((item_id, version.time_ms, version.sequencer) for item_id, version in ids.items())
         await connection.execute(sql.FORGET_DELETED)
-        await connection.execute(sql.REMEMBER_DELETED, collection_id, *map(list, zip(*rows, strict=True)))
+        in_order = sorted(ids)
+        await connection.execute(
+            sql.REMEMBER_DELETED,
+            collection_id,
+            in_order,
+            [ids[item_id].time_ms for item_id in in_order],
+            [ids[item_id].sequencer for item_id in in_order],
+        )
     if not await connection.fetchval(sql.LEAF_EXISTS, root):
         return frozenset()
     doomed: dict[str, list[str]] = {}
