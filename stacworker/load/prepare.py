@@ -20,8 +20,8 @@ from stacworker.load.geometry import MARGIN_DEGREES, GeometryError, to_ewkb
 from stacworker.load.reasons import explain, shown
 from stacworker.load.structure import check_collection, check_item
 
-ID_MAX_BYTES = 2700
-"""An entry of a btree index holds no more: PostgreSQL refuses longer ids."""
+ID_MAX_BYTES = 2692
+"""An entry of a btree index holds no more (2,704 bytes with its heads): PostgreSQL refuses longer ids."""
 
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|(60))(?:\.\d+)?(?:[Zz]|[+-](?:0\d|1[0-5]):[0-5]\d)",
@@ -142,7 +142,7 @@ def _size(body: dict[str, Any]) -> int:
         raise _Wrong(f"it cannot be written as JSON: {error}") from None
     # Looking for one byte first is ten times as fast, and few items have any escapes.
     if b"\\" in data and _NUL in data and (where := _find_nul(body)) is not None:
-        raise _Wrong(f"{where} holds a NUL character, which PostgreSQL does not store")
+        raise _Wrong(f"{where[:200]} holds a NUL character, which PostgreSQL does not store")
     return len(data)
 
 

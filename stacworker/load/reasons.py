@@ -22,7 +22,7 @@ def shown(value: Any) -> str:
 def explain(error: ValidationError) -> str:
     """Say in one line where a document is wrong, why, and what stands there."""
     first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "document"
+    where = ".".join(str(part) for part in first["loc"])[:_SHOWN_MAX] or "document"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "missing":
         return f"{where} is missing{more}"

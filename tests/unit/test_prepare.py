@@ -225,8 +225,8 @@ def test_what_is_no_json_is_refused() -> None:
 def test_an_id_fits_an_index() -> None:
     """What PostgreSQL cannot index is refused, in bytes, not characters."""
     assert prepare(item(naip_item(id="x" * ID_MAX_BYTES))).id == "x" * ID_MAX_BYTES
-    assert reason(naip_item(id="é" * 1351)).startswith("id has 2702 bytes, at most 2700 can be indexed: 'é")
-    assert reason(naip_item(collection="x" * 2701)).startswith("collection has 2701 bytes")
+    assert reason(naip_item(id="é" * 1347)).startswith("id has 2694 bytes, at most 2692 can be indexed: 'é")
+    assert reason(naip_item(collection="x" * 2693)).startswith("collection has 2693 bytes")
 
 
 def test_a_reason_stays_short_whatever_was_sent() -> None:
@@ -275,6 +275,26 @@ def test_a_good_collection_is_returned_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"links": [{}] * 50_000}, "links.0.href is missing (and 1 more)"),
+        (
+            {"assets": {f"a{n}": {"href": "x", "roles": [1, 2]} for n in range(50_000)}},
+            "assets.a0.roles.0: Input should be a valid string, not 1",
+        ),
+        (
+            {"assets": {**{f"a{n}": {"href": "x"} for n in range(5000)}, "last": 0}},
+            "assets.last: Input should be a valid dictionary, not 0",
+        ),
+        ({"assets": {"x" * 1_000_000: 0}}, f"assets.{'x' * 113}: Input should be a valid dictionary, not 0"),
+    ],
+)
+def test_a_reason_stays_small_however_much_is_wrong(changes: dict[str, Any], expected: str) -> None:
+    """An item of many megabytes could otherwise cost gigabytes of errors, and stop everything meanwhile."""
+    assert reason(naip_item(**changes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
         ({"id": ""}, "id: String should have at least 1 character, not ''"),
         ({"type": "Feature"}, "type: Input should be 'Collection', not 'Feature'"),
         ({"extent": {"spatial": {"bbox": [[1, 2, 3, 4]]}}}, "extent.temporal is missing"),
@@ -285,7 +305,7 @@ def test_a_good_collection_is_returned_as_it_is() -> None:
         ({"item_assets": {"image": "x"}}, "item_assets.image: Input should be a valid dictionary, not 'x'"),
         ({"license": ...}, "license is missing"),
         ({"description": "\0"}, "description holds a NUL character, which PostgreSQL does not store"),
-        ({"id": "x" * 2701}, "id has 2701 bytes, at most 2700 can be indexed"),
+        ({"id": "x" * 2693}, "id has 2693 bytes, at most 2692 can be indexed"),
     ],
 )
 def test_a_wrong_collection_is_refused(changes: dict[str, Any], expected: str) -> None:
