@@ -25,6 +25,10 @@ class _Made:
     error: Permanent | Transient | Unavailable | None = None
 
 
+_Failed = tuple[Request | None, Permanent]
+"""A bad request (None: the message itself has to stand for it), and why."""
+
+
 class GenerateConsumer:
     """Makes the items of each message's requests, and returns when the sink has made them durable.
 
@@ -55,26 +59,27 @@ class GenerateConsumer:
         What could be made is put before anything is raised. `Unavailable`, else `Transient`, when a
         request failed in such a way: all of the message comes again, and putting twice is harmless.
         Otherwise `Rejected` with each bad request in a form that can be sent again (or the plain error,
-        when the message holds nothing else), and with the items that the sink refused.
+        when the message holds nothing else). A request whose items the sink refused is a bad one: this
+        queue takes requests, so that is what makes the items again once the cause is mended.
         """
         asked = await self._reader.requests(message)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._make(request)) for request in asked.requests]
         made = [task.result() for task in tasks]
-        refusals = list(asked.refusals)
+        failed: list[_Failed] = []
         documents = [document for each in made for document in each.documents]
         if documents:
             try:
                 await self._sink.put(documents, message.in_flight)
             except Rejected as error:
-                refusals += error.refusals
+                failed += _refused(error.refusals, made)
         _raise_if_unfinished(made)
-        failed = [(each.request, each.error) for each in made if isinstance(each.error, Permanent)]
+        failed += [(each.request, each.error) for each in made if isinstance(each.error, Permanent)]
         if failed and asked.alone:
             raise failed[0][1]
-        refusals += [Refusal(error, resendable(request.body)) for request, error in failed]
-        if refusals:
-            raise Rejected(tuple(refusals))
+        bad = [Refusal(error, resendable(request.body) if request else None) for request, error in failed]
+        if refusals := (*asked.refusals, *bad):
+            raise Rejected(refusals)
 
     async def ping(self) -> None:
         """Raise Unavailable when the reader, the sink or a generator cannot work."""
@@ -114,6 +119,30 @@ class GenerateConsumer:
                 error_class="no_generator",
             )
         return self._default
+
+
+def _refused(refusals: Sequence[Refusal], made: Sequence[_Made]) -> list[_Failed]:
+    """Return the requests whose items the sink refused, each once."""
+    source = {resendable(document.body): number for number, each in enumerate(made) for document in each.documents}
+    found: dict[int | None, list[Permanent]] = {}
+    for refusal in refusals:
+        # An item without a text of its own (it is too large) could be anybody's.
+        number = 0 if len(made) == 1 else source.get(refusal.body) if refusal.body else None
+        found.setdefault(number, []).append(refusal.error)
+    return [(None if number is None else made[number].request, _one(errors)) for number, errors in found.items()]
+
+
+def _one(errors: Sequence[Permanent]) -> Permanent:
+    """Return one error for all items of a request that were refused."""
+    first = errors[0]
+    if len(errors) == 1:
+        return first
+    return Permanent(
+        f"{len(errors)} items of this request were refused, the first: {first.reason}",
+        error_class=first.error_class,
+        collection=first.collection,
+        item_id=first.item_id,
+    )
 
 
 def _raise_if_unfinished(made: Sequence[_Made]) -> None:

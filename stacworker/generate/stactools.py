@@ -19,6 +19,7 @@ from stacworker.generate.recipe import Limits, Recipe, Target
 from stacworker.metrics import Metrics
 
 _TARGET = "stacworker_child.stactools_commands:Commands"
+_NAME_CHARS = 200
 
 
 class StactoolsGenerator:
@@ -154,7 +155,8 @@ def requested_package(package_name: Any, origin: str) -> Requirement:
     Raises Permanent when it is anything else; an address to install from is refused like that.
     """
     try:
-        asked = Requirement(package_name)
+        # Longer than any name is: what takes seconds to read, or nests markers deeper than the parser goes.
+        asked = Requirement(package_name) if len(package_name) <= _NAME_CHARS else None
     except (InvalidRequirement, TypeError):
         asked = None
     if asked is None or asked.url is not None:

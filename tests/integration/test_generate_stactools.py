@@ -236,6 +236,11 @@ EXPECTED = "expected an ItemRequest (package_name, group_name, create_item_args,
             f"message body: package_name 'stactools-odd --index-url https://example.com' {UNREADABLE}",
         ),
         (
+            asked("odd-print", "x", package="stactools-odd; " + "(" * 500),
+            "package_not_allowed",
+            f"message body: package_name 'stactools-odd; {'(' * 85}' {UNREADABLE}",
+        ),
+        (
             asked("naip", "x"),
             "generator_usage",
             f"{FAILED} there is no command 'naip create-item' in stactools-odd; there are: {THERE}",

@@ -29,7 +29,8 @@ class Channel:
 
     def send(self, content: dict[str, Any]) -> None:
         """Send one frame, and whatever waits to be sent."""
-        self._write(json.dumps(content).encode())
+        # A lone surrogate, as in the name of a file that is not UTF-8, is not JSON to the parent.
+        self._write(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
         self._out.flush()
 
     def send_item(self, data: bytes) -> None:

@@ -24,6 +24,8 @@ _NETWORK_ERRORS = frozenset(
     }
 )
 _RETRIED_STATUSES = frozenset({408, 425, 429})
+_REASON_CHARS = 2000
+_MAX_CAUSES = 20  # `raise error from error` is its own cause
 
 
 def failure(error: BaseException) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def failure(error: BaseException) -> dict[str, Any]:
     return {
         "class": error_class if told else "generator_error",
         "transient": _is_transient(error),
-        "reason": str(error) if told else report(error),
+        "reason": (str(error) if told else report(error))[:_REASON_CHARS],
     }
 
 
@@ -68,7 +70,9 @@ def _is_transient(error: BaseException | None) -> bool:
     declared = getattr(error, "transient", None)
     if isinstance(declared, bool):
         return declared
-    while error is not None:
+    for _ in range(_MAX_CAUSES):
+        if error is None:
+            break
         status = _http_status(error)
         if status is not None:
             return status >= 500 or status in _RETRIED_STATUSES  # noqa: PLR2004 - HTTP's class of server errors

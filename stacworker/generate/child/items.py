@@ -28,8 +28,7 @@ def items_of(value: Any) -> Iterator[dict[str, Any]]:
     if hasattr(value, "to_dict"):
         value = value.to_dict()
     if isinstance(value, dict):
-        yield from value["features"] if value.get("type") == "FeatureCollection" else (value,)
-        return
+        value = value.get("features") if value.get("type") == "FeatureCollection" else [value]
     if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
         raise NotItems(
             f"the function returned {kind(value)}; expected an item (dict or pystac.Item) or an iterable of "

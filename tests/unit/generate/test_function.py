@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from stacworker.api import Request, Version
+from stacworker.envelope.forms import IdPath
+from stacworker.envelope.unwrap import unwrap
 from stacworker.errors import ConfigError, Permanent
 from stacworker.generate.function import FunctionGenerator
 
@@ -110,6 +112,10 @@ async def test_numpy_dates_and_nan_become_json(generator: Make) -> None:
             "the function gave a value of type int among its items; expected a dict or pystac.Item",
         ),
         (
+            "returns_collection_of_numbers",
+            "the function gave a value of type int among its items; expected a dict or pystac.Item",
+        ),
+        (
             "returns_object_in_item",
             "item.properties.where[1] is a builtins.object, which JSON cannot hold",
         ),
@@ -121,6 +127,15 @@ async def test_what_is_no_item_is_refused_by_name(generator: Make, function: str
         await made(generator(function), asked())
     assert caught.value.reason == f"generator 'sample' failed for s3://bucket/a.tif: {reason}"
     assert caught.value.error_class == "generator_error"
+
+
+async def test_the_deepest_request_that_is_understood_reaches_the_function(generator: Make) -> None:
+    """What unwrapping lets through can be written again in the frame around it."""
+    depth = 253
+    body = '{"id":"a","path":"b","x":' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
+    (form,) = unwrap(body, sent_at_ms=0).forms
+    assert isinstance(form, IdPath)
+    assert [item["id"] for item in await made(generator("item"), Request(form.body, form.version))] == ["a"]
 
 
 async def test_a_request_cannot_fill_the_memory_with_items(generator: Make) -> None:

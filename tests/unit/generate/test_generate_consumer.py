@@ -235,6 +235,45 @@ async def test_unreadable_parts_and_bad_requests_and_refused_items_are_rejected_
     assert len(caught.value.refusals) == 3
 
 
+@dataclass
+class Several:
+    """Gives two items for each request."""
+
+    async def generate(self, request: Request) -> Sequence[dict[str, Any]]:
+        return [{"id": f"{request.body['href']}{part}"} for part in ("-a", "-b")]
+
+    async def ping(self) -> None:
+        pass
+
+
+async def test_what_comes_back_for_refused_items_is_the_request_that_makes_them(bench: Bench) -> None:
+    """This queue takes requests, so that is what can be sent again; one for all bad items of a request."""
+    bench.function = Several()  # type: ignore[assignment]
+    missing = Permanent("no such collection", error_class="collection_missing", item_id="x")
+    bench.sink.refused = {f"s3://b/{name}": missing for name in ("1.tif-a", "1.tif-b", "2.tif-b")}
+    with pytest.raises(Rejected) as caught:
+        await bench.handle(s3_event("1.tif", "2.tif", "3.tif"))
+    first, second = caught.value.refusals
+    assert first.error.reason == "2 items of this request were refused, the first: no such collection"
+    assert (first.error.error_class, first.error.item_id) == ("collection_missing", "x")
+    assert second.error is missing
+    bench.sink.refused.clear()
+    bench.sink.puts.clear()
+    for refusal in (first, second):
+        assert refusal.body is not None
+        await bench.handle(refusal.body)
+    assert bench.sink.ids == ["s3://b/1.tif-a", "s3://b/1.tif-b", "s3://b/2.tif-a", "s3://b/2.tif-b"]
+
+
+async def test_refused_items_of_the_only_request_leave_the_body_as_it_is(bench: Bench) -> None:
+    """The message is that request."""
+    bench.function = Several()  # type: ignore[assignment]
+    bench.sink.refused["s3://b/1.tif-b"] = error = Permanent("no geometry")
+    with pytest.raises(Permanent) as caught:
+        await bench.handle(s3_event("1.tif"))
+    assert caught.value is error
+
+
 async def test_a_transient_failure_dominates_once_the_good_ones_are_put(bench: Bench) -> None:
     """The whole message comes again, so nothing is dead-lettered yet."""
     bench.function.errors["s3://b/1.tif"] = Permanent("bad pixels")

@@ -146,6 +146,8 @@ async def test_what_a_job_does_to_its_output_does_not_matter(generator: Make, ca
         ),
         (asked("system_exit"), Permanent, "SystemExit: not today"),
         (asked("raises_with_broken_text"), Permanent, "(its text cannot be had: RuntimeError)"),
+        (asked("raises_from_itself"), Permanent, "ValueError: as told"),
+        (asked("raises_odd_text"), Permanent, "ValueError: caf?.tif"),
         (asked("raises_what_it_is_told", error="ConnectionResetError"), Transient, "ConnectionResetError: as told"),
         (asked("raises_what_it_is_told", error="TimeoutError"), Transient, "TimeoutError: as told"),
         (asked("raises_what_it_is_told", error="OSError"), Transient, "OSError: as told"),

@@ -150,6 +150,15 @@ def raises_what_it_is_told(request):
     raise error from cause
 
 
+def raises_odd_text(request):
+    raise ValueError("caf\udce9.tif")
+
+
+def raises_from_itself(request):
+    error = ValueError("as told")
+    raise error from error
+
+
 def raises_with_broken_text(request):
     class BrokenError(Exception):
         def __str__(self):
@@ -168,6 +177,10 @@ def returns_text(request):
 
 def returns_numbers(request):
     return [1, 2]
+
+
+def returns_collection_of_numbers(request):
+    return {"type": "FeatureCollection", "features": [1, 2]}
 
 
 def returns_object_in_item(request):
