@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -32,12 +32,13 @@ from stacworker.envelope.stac import resendable
 from stacworker.envelope.unwrap import unwrap
 from stacworker.errors import Permanent, Refusal, Unavailable
 
-__all__ = ["Read", "Reader", "Requests"]
+__all__ = ["Read", "Reader", "Requests", "folded"]
 
 MAX_REFUSED_PARTS = 1000
-"""More bad parts than this in one body or object become one refusal: no flood of dead letters."""
+"""More bad parts than this in one message or object become one refusal: no flood of dead letters."""
 
 _OFF_LOOP_CHARS = 1_000_000
+_ORIGIN_CHARS = 1100
 _MAYBE_GZIP = "H4sI"
 
 T = TypeVar("T")
@@ -152,7 +153,7 @@ class Reader:
                     level, sent_at_ms, origin = pointer.level, pointer.version.time_ms, str(pointer.location)
                     body = _decoded(data, origin)
                 case _:
-                    return Unwrapped(found.forms, _folded(found.refusals))
+                    return Unwrapped(found.forms, folded(found.refusals))
 
     async def _contents(self, opened: Unwrapped) -> Unwrapped:
         """Put in place of every form that names an object what the object holds."""
@@ -188,8 +189,7 @@ class Reader:
             found = Unwrapped(refusals=(Refusal(error),))
         whole = resendable({"Records": [record]}) if record and found.refusals else None
         refusals = tuple(
-            refusal if refusal.body is not None else Refusal(refusal.error, whole)
-            for refusal in _folded(found.refusals)
+            refusal if refusal.body is not None else Refusal(refusal.error, whole) for refusal in folded(found.refusals)
         )
         return Unwrapped(found.forms, refusals)
 
@@ -212,7 +212,7 @@ def _request(form: Form) -> Request:
         case Href(href, body, version):
             s3 = s3_location(href)
             place = {"bucket": s3.bucket, "key": s3.key} if s3 else {}
-            return Request({**place, **body}, version, _collection_id(body), origin=href)
+            return Request({**place, **body}, version, _collection_id(body), origin=href[:_ORIGIN_CHARS])
         case ItemRequestForm(package_name, collection_id, body, version):
             return Request(body, version, collection_id, generator=package_name)
         case IdPath(_, _, body, version):
@@ -247,14 +247,14 @@ def _decoded(data: bytes, origin: str) -> str:
         raise Permanent(f"not text: {origin}, which the message points to: {error}", error_class="not_json") from None
 
 
-def _folded(refusals: tuple[Refusal, ...]) -> tuple[Refusal, ...]:
+def folded(refusals: Sequence[Refusal]) -> tuple[Refusal, ...]:
     """Keep the parts that cannot be sent alone, or all when they are too many, as one refusal of the whole."""
     alone = [refusal for refusal in refusals if refusal.body is not None]
     if len(alone) > MAX_REFUSED_PARTS:
         alone = []
     whole = [refusal.error for refusal in refusals if refusal.body is None or not alone]
     if len(whole) <= 1:
-        return refusals
+        return tuple(refusals)
     reason = f"{len(whole)} parts are bad and kept together; the first: {whole[0].reason}"
     return (*alone, Refusal(Permanent(reason, error_class=whole[0].error_class)))
 

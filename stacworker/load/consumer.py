@@ -10,7 +10,7 @@ import structlog
 
 from stacworker.api import Document, Message, Sink
 from stacworker.envelope.forms import S3Removed
-from stacworker.envelope.reader import Reader
+from stacworker.envelope.reader import Reader, folded
 from stacworker.errors import Permanent, Refusal, Rejected
 from stacworker.load.refusals import loadable
 from stacworker.settings import DeletesSettings
@@ -53,7 +53,7 @@ class LoadConsumer:
             return
         if read.alone:
             raise refusals[0].error
-        raise Rejected(tuple(refusals))
+        raise Rejected(folded(refusals))
 
     async def ping(self) -> None:
         """Raise `Unavailable` when objects cannot be fetched or the sink does not answer."""
@@ -74,4 +74,9 @@ class LoadConsumer:
             )
         # Undoes the percent-encoding of the keys that S3Sink writes.
         body = {"collection": unquote(match["collection"]), "id": unquote(match["id"])}
+        if any("\0" in name for name in body.values()):
+            raise Permanent(
+                f"{removed.location} was removed, but its key holds a NUL character, which no item's name does",
+                error_class="delete_key",
+            )
         return [Document("delete", body, removed.version, str(removed.location))]

@@ -192,6 +192,30 @@ async def test_a_removed_object_whose_key_tells_no_item_is_permanent() -> None:
     )
 
 
+async def test_a_name_that_no_item_can_have_costs_no_other_delete() -> None:
+    """The database would refuse the statement for all of them."""
+    sink = Sink()
+    records = [record(key, "ObjectRemoved:Delete") for key in ("c/%2500.json", "c/x.json")]
+    with pytest.raises(Rejected) as raised:
+        await consumer(sink, deletes=DELETES).handle(message({"Records": records}))
+    assert [document.body for document in sink.put_] == [{"collection": "c", "id": "x"}]
+    assert [(r.error.error_class, r.error.reason, r.body) for r in raised.value.refusals] == [
+        (
+            "delete_key",
+            "s3://b/c/%00.json was removed, but its key holds a NUL character, which no item's name does",
+            None,
+        )
+    ]
+
+
+async def test_a_flood_of_bad_items_is_one_dead_letter() -> None:
+    """Where all of an object's items are refused, the event that named it can be sent again."""
+    bad = item_body("bad")
+    many = {"type": "FeatureCollection", "features": [bad] * 1001}
+    (refusal,) = await refusals(consumer(Sink()), many)
+    assert (refusal.error.reason, refusal.body) == ("1001 parts are bad and kept together; the first: bad item", None)
+
+
 async def test_a_pattern_may_not_match_nothing() -> None:
     """A group that took part in no match names no item."""
     deletes = DeletesSettings(enabled=True, key_pattern=r"(?P<collection>c)?(?P<id>.*)")
