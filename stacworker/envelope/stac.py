@@ -41,12 +41,13 @@ def stac_forms(value: dict[str, Any], version: Version, origin: str) -> Unwrappe
 def check_depth(value: dict[str, Any], origin: str) -> None:
     """Raise `Permanent` (`too_deep`) when the value cannot be written as JSON again.
 
-    orjson reads 1,024 levels and writes 254, so without this an item could be read and never loaded.
+    orjson reads 1,024 levels and writes 254, so without this an item could be read and never loaded. One
+    level is kept for what a request is sent to a generator in.
     """
     try:
-        orjson.dumps(value)
+        orjson.dumps([value])
     except orjson.JSONEncodeError:
-        raise Permanent(f"nested too deep, more than 254 levels: {origin}", error_class="too_deep") from None
+        raise Permanent(f"nested too deep, more than 253 levels: {origin}", error_class="too_deep") from None
 
 
 def resendable(value: object) -> str | None:

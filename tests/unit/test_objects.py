@@ -230,7 +230,7 @@ def test_nothing_inside() -> None:
         (
             b'{"type": "Feature", "a": ' + b"[" * 300 + b"]" * 300 + b"}",
             "too_deep",
-            "nested too deep, more than 254 levels: s3://b/k.json",
+            "nested too deep, more than 253 levels: s3://b/k.json",
         ),
     ],
 )

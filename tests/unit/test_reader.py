@@ -221,7 +221,7 @@ async def test_bad_parts_that_cannot_be_sent_alone_share_one_refusal() -> None:
         (
             "too_deep",
             (
-                "2 parts are bad and kept together; the first: nested too deep, more than 254 levels: "
+                "2 parts are bad and kept together; the first: nested too deep, more than 253 levels: "
                 "message body feature 1"
             ),
             None,

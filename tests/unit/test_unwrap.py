@@ -606,7 +606,7 @@ def test_item_with_deep_nesting() -> None:
         return text(item()).replace('"links": []', '"links": ' + "[" * levels + "]" * levels)
 
     assert len(opened(nested(250)).forms) == 1
-    assert refused(nested(300)) == ("too_deep", "nested too deep, more than 254 levels: message body")
+    assert refused(nested(300)) == ("too_deep", "nested too deep, more than 253 levels: message body")
     assert refused(nested(5000))[0] == "unknown_envelope"
     assert refused(f'{{"href": "x/y", "a": {"[" * 300 + "]" * 300}}}')[0] == "too_deep"
     features = f'{{"type": "FeatureCollection", "features": [{nested(300)}, {text(item())}]}}'
