@@ -14,8 +14,8 @@ from typing import Any
 
 import typer
 
-from bench.report import Row, machine, write
 from bench.items import collection, item
+from bench.report import Row, machine, write
 from stacworker import log
 from stacworker.api import Message
 from stacworker.aws import Aws

@@ -32,7 +32,19 @@ ENVIRONMENT = ["--with", "requests", "--with", PACKAGE, "--from", "stactools", "
 def uvx(raster: Path, folder: Path) -> None:
     """Make one item as StactoolsItemGenerator does."""
     uv = shutil.which("uv") or str(Path(sys.prefix).parent / ".cache/uv/bin/uv")
-    command = [uv, "tool", "run", "--quiet", *ENVIRONMENT, "naip", "create-item", "ca", "2018", str(raster), str(folder)]
+    command = [
+        uv,
+        "tool",
+        "run",
+        "--quiet",
+        *ENVIRONMENT,
+        "naip",
+        "create-item",
+        "ca",
+        "2018",
+        str(raster),
+        str(folder),
+    ]
     subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
 
 
