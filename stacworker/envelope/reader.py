@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from stacworker.api import Document, Message, Request
 from stacworker.envelope.contents import object_forms
@@ -28,14 +30,19 @@ from stacworker.envelope.forms import (
 from stacworker.envelope.locations import s3_location
 from stacworker.envelope.objects import Objects
 from stacworker.envelope.reasons import shown
+from stacworker.envelope.room import Room, Share
 from stacworker.envelope.stac import resendable
 from stacworker.envelope.unwrap import unwrap
 from stacworker.errors import Permanent, Refusal, Unavailable
+from stacworker.inflight import InFlight
 
 __all__ = ["Read", "Reader", "Requests", "folded"]
 
 MAX_REFUSED_PARTS = 1000
 """More bad parts than this in one message or object become one refusal: no flood of dead letters."""
+
+MAX_HELD_BYTES = 256_000_000
+"""While the messages of a queue hold more bytes of objects than this, no other of them fetches any."""
 
 _OFF_LOOP_CHARS = 1_000_000
 _ORIGIN_CHARS = 1100
@@ -74,67 +81,51 @@ class Requests:
 
 
 class Reader:
-    """Opens messages. One for all consumers: `objects` has the bounds."""
+    """Opens messages. One for all consumers; what each queue's messages hold is bounded apart."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, *, max_held_bytes: int = MAX_HELD_BYTES) -> None:
         self._objects = objects
+        self._max_held_bytes = max_held_bytes
+        self._rooms: WeakKeyDictionary[InFlight, Room] = WeakKeyDictionary()
 
-    async def documents(self, message: Message) -> Read:
-        """Return what a message on its way to the catalogue holds, in the message's order.
+    @asynccontextmanager
+    async def documents(self, message: Message) -> AsyncIterator[Read]:
+        """Give what a message on its way to the catalogue holds, in the message's order, while it is worked on.
 
         Objects that it names are fetched at the same time. Bad parts of many are refusals: load the
         rest, then raise `Rejected` with them. Raises `Permanent` when nothing in the message is any good or
         its only content is bad; `Transient` or `Unavailable` when an object cannot be had now (the
         whole message is to be tried again: loading twice is harmless).
         """
-        opened = await self._opened(message)
-        found = await self._contents(opened)
-        documents: list[Document] = []
-        removed: list[S3Removed] = []
-        ignored: list[str] = []
-        for form in found.forms:
-            match form:
-                case ItemForm():
-                    documents.append(Document("item", form.body, form.version, form.origin))
-                case CollectionForm():
-                    documents.append(Document("collection", form.body, form.version, form.origin))
-                case S3Removed():
-                    removed.append(form)
-                case Notice():
-                    ignored.append(form.text)
-                case _:
-                    raise _wrong_queue(form, "generate")
-        read = Read(tuple(documents), tuple(removed), found.refusals, tuple(ignored))
-        if read.refusals and read.alone:
-            raise read.refusals[0].error
-        return read
+        async with self._share(message.in_flight) as share:
+            opened = await self._opened(message, share)
+            found = await self._contents(opened, share)
+            share.fetched()
+            yield _read(found)
 
-    async def requests(self, message: Message) -> Requests:
-        """Return what a message on its way to a generator asks for; objects are named, not fetched.
+    @asynccontextmanager
+    async def requests(self, message: Message) -> AsyncIterator[Requests]:
+        """Give what a message on its way to a generator asks for; objects are named, not fetched.
 
         An item is a request like any other. Removed objects are ignored. Raises as `documents` does.
         """
-        opened = await self._opened(message)
-        requests: list[Request] = []
-        ignored: list[str] = []
-        for form in opened.forms:
-            match form:
-                case Notice():
-                    ignored.append(form.text)
-                case S3Removed():
-                    ignored.append(f"removed, which is nothing to generate from: {form.location}")
-                case _:
-                    requests.append(_request(form))
-        asked = Requests(tuple(requests), opened.refusals, tuple(ignored))
-        if asked.refusals and asked.alone:
-            raise asked.refusals[0].error
-        return asked
+        async with self._share(message.in_flight) as share:
+            opened = await self._opened(message, share)
+            share.fetched()
+            yield _requests(opened)
 
     async def ping(self) -> None:
         """Raise `Unavailable` while objects cannot be fetched."""
         await self._objects.ping()
 
-    async def _opened(self, message: Message) -> Unwrapped:
+    def _share(self, in_flight: InFlight) -> Share:
+        room = self._rooms.get(in_flight)
+        if room is None:
+            room = Room(max_bytes=self._max_held_bytes, max_readers=self._objects.max_concurrency)
+            self._rooms[in_flight] = room
+        return Share(room, in_flight)
+
+    async def _opened(self, message: Message, share: Share) -> Unwrapped:
         """Unwrap the body, and the body it points to where it was too large for SQS.
 
         (Amazon's own clients delete that object when they delete the message. We leave it: a dead
@@ -149,23 +140,25 @@ class Reader:
             )
             match found.forms:
                 case (Pointer() as pointer,):
-                    data = await self._objects.get(pointer.location)
+                    await share.may_fetch()
+                    data = share.add(await self._objects.get(pointer.location))
                     level, sent_at_ms, origin = pointer.level, pointer.version.time_ms, str(pointer.location)
                     body = _decoded(data, origin)
                 case _:
                     return Unwrapped(found.forms, folded(found.refusals))
 
-    async def _contents(self, opened: Unwrapped) -> Unwrapped:
+    async def _contents(self, opened: Unwrapped, share: Share) -> Unwrapped:
         """Put in place of every form that names an object what the object holds."""
         results = [Unwrapped((form,)) for form in opened.forms]
         named = [(at, form) for at, form in enumerate(opened.forms) if isinstance(form, S3Created | Href)]
         if not named:
             return opened
+        await share.may_fetch()
         rest = iter(named)
 
         async def fetch() -> None:
             for at, form in rest:
-                results[at] = await self._content(form)
+                results[at] = await self._content(form, share)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -179,11 +172,11 @@ class Reader:
             opened.refusals + tuple(refusal for result in results for refusal in result.refusals),
         )
 
-    async def _content(self, form: S3Created | Href) -> Unwrapped:
+    async def _content(self, form: S3Created | Href, share: Share) -> Unwrapped:
         record = form.record if isinstance(form, S3Created) else None
         try:
             location = form.location if isinstance(form, S3Created) else _fetchable(form.href)
-            data = await self._objects.get(location)
+            data = share.add(await self._objects.get(location))
             found = await _off_loop(len(data) > _OFF_LOOP_CHARS, partial(object_forms, data, location, form.version))
         except Permanent as error:
             found = Unwrapped(refusals=(Refusal(error),))
@@ -192,6 +185,45 @@ class Reader:
             refusal if refusal.body is not None else Refusal(refusal.error, whole) for refusal in folded(found.refusals)
         )
         return Unwrapped(found.forms, refusals)
+
+
+def _read(found: Unwrapped) -> Read:
+    documents: list[Document] = []
+    removed: list[S3Removed] = []
+    ignored: list[str] = []
+    for form in found.forms:
+        match form:
+            case ItemForm():
+                documents.append(Document("item", form.body, form.version, form.origin))
+            case CollectionForm():
+                documents.append(Document("collection", form.body, form.version, form.origin))
+            case S3Removed():
+                removed.append(form)
+            case Notice():
+                ignored.append(form.text)
+            case _:
+                raise _wrong_queue(form, "generate")
+    read = Read(tuple(documents), tuple(removed), found.refusals, tuple(ignored))
+    if read.refusals and read.alone:
+        raise read.refusals[0].error
+    return read
+
+
+def _requests(opened: Unwrapped) -> Requests:
+    requests: list[Request] = []
+    ignored: list[str] = []
+    for form in opened.forms:
+        match form:
+            case Notice():
+                ignored.append(form.text)
+            case S3Removed():
+                ignored.append(f"removed, which is nothing to generate from: {form.location}")
+            case _:
+                requests.append(_request(form))
+    asked = Requests(tuple(requests), opened.refusals, tuple(ignored))
+    if asked.refusals and asked.alone:
+        raise asked.refusals[0].error
+    return asked
 
 
 def _fetchable(href: str) -> S3Location:

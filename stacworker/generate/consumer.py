@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from packaging.utils import canonicalize_name
 
 from stacworker.api import Document, Generator, Message, Request, Sink
-from stacworker.envelope.reader import Reader
+from stacworker.envelope.reader import Reader, Requests
 from stacworker.envelope.stac import resendable
 from stacworker.errors import Permanent, Refusal, Rejected, StacworkerError, Transient, Unavailable
 from stacworker.generate.stactools import requested_package
+from stacworker.inflight import InFlight
 from stacworker.metrics import Metrics
 
 
@@ -62,7 +63,17 @@ class GenerateConsumer:
         when the message holds nothing else). A request whose items the sink refused is a bad one: this
         queue takes requests, so that is what makes the items again once the cause is mended.
         """
-        asked = await self._reader.requests(message)
+        async with self._reader.requests(message) as asked:
+            await self._make_all(asked, message.in_flight)
+
+    async def ping(self) -> None:
+        """Raise Unavailable when the reader, the sink or a generator cannot work."""
+        await self._reader.ping()
+        await self._sink.ping()
+        for name in dict.fromkeys([*self._packages.values(), *([self._default] if self._default else [])]):
+            await self._generators[name].ping()
+
+    async def _make_all(self, asked: Requests, in_flight: InFlight) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._make(request)) for request in asked.requests]
         made = [task.result() for task in tasks]
@@ -70,7 +81,7 @@ class GenerateConsumer:
         documents = [document for each in made for document in each.documents]
         if documents:
             try:
-                await self._sink.put(documents, message.in_flight)
+                await self._sink.put(documents, in_flight)
             except Rejected as error:
                 failed += _refused(error.refusals, made)
         _raise_if_unfinished(made)
@@ -80,13 +91,6 @@ class GenerateConsumer:
         bad = [Refusal(error, resendable(request.body) if request else None) for request, error in failed]
         if refusals := (*asked.refusals, *bad):
             raise Rejected(refusals)
-
-    async def ping(self) -> None:
-        """Raise Unavailable when the reader, the sink or a generator cannot work."""
-        await self._reader.ping()
-        await self._sink.ping()
-        for name in dict.fromkeys([*self._packages.values(), *([self._default] if self._default else [])]):
-            await self._generators[name].ping()
 
     async def _make(self, request: Request) -> _Made:
         name = "none"

@@ -10,8 +10,9 @@ import structlog
 
 from stacworker.api import Document, Message, Sink
 from stacworker.envelope.forms import S3Removed
-from stacworker.envelope.reader import Reader, folded
+from stacworker.envelope.reader import Read, Reader, folded
 from stacworker.errors import Permanent, Refusal, Rejected
+from stacworker.inflight import InFlight
 from stacworker.load.refusals import loadable
 from stacworker.settings import DeletesSettings
 
@@ -33,7 +34,15 @@ class LoadConsumer:
         bad thing is all that the message holds, so that its body stays as it is; `Transient` or
         `Unavailable` when any of it may yet succeed.
         """
-        read = await self._reader.documents(message)
+        async with self._reader.documents(message) as read:
+            await self._load(read, message.in_flight)
+
+    async def ping(self) -> None:
+        """Raise `Unavailable` when objects cannot be fetched or the sink does not answer."""
+        await self._reader.ping()
+        await self._sink.ping()
+
+    async def _load(self, read: Read, in_flight: InFlight) -> None:
         documents = list(read.documents)
         refusals = list(read.refusals)
         for removed in read.removed:
@@ -43,7 +52,7 @@ class LoadConsumer:
                 refusals.append(Refusal(error))
         if documents:
             try:
-                await self._sink.put(documents, message.in_flight)
+                await self._sink.put(documents, in_flight)
             except Rejected as rejected:
                 refusals += rejected.refusals
                 if len(documents) == 1:
@@ -54,11 +63,6 @@ class LoadConsumer:
         if read.alone:
             raise refusals[0].error
         raise Rejected(folded(refusals))
-
-    async def ping(self) -> None:
-        """Raise `Unavailable` when objects cannot be fetched or the sink does not answer."""
-        await self._reader.ping()
-        await self._sink.ping()
 
     def _deletes(self, removed: S3Removed) -> list[Document]:
         """Return the delete that a removed object asks for: none where deletes are off."""

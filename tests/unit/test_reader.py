@@ -74,11 +74,21 @@ def message(body: Any) -> Message:
 
 
 async def documents(body: Any, objects: Mapping[str, bytes | str | Exception] | None = None) -> Read:
-    return await Reader(FakeObjects(objects)).documents(message(body))
+    return await read_documents(Reader(FakeObjects(objects)), body)
 
 
 async def requests(body: Any, objects: Mapping[str, bytes | str | Exception] | None = None) -> Requests:
-    return await Reader(FakeObjects(objects)).requests(message(body))
+    return await read_requests(Reader(FakeObjects(objects)), body)
+
+
+async def read_documents(reader: Reader, body: Any) -> Read:
+    async with reader.documents(message(body)) as read:
+        return read
+
+
+async def read_requests(reader: Reader, body: Any) -> Requests:
+    async with reader.requests(message(body)) as asked:
+        return asked
 
 
 def bad(refusals: tuple[Refusal, ...]) -> list[tuple[str, str | None]]:
@@ -128,7 +138,7 @@ async def test_objects_are_fetched_together_within_the_bound() -> None:
     keys = [f"s3://granules/{number}" for number in range(20)]
     objects = FakeObjects({key: text(item(key)) for key in keys}, max_concurrency=4)
     event = {"Records": [record(str(number)) for number in range(20)]}
-    read = await Reader(objects).documents(message(event))
+    read = await read_documents(Reader(objects), event)
     assert [document.body["id"] for document in read.documents] == keys
     assert sorted(objects.got) == sorted(keys)
     assert objects.most == 4
@@ -255,7 +265,7 @@ async def test_a_failure_stops_the_other_fetches() -> None:
     objects = FakeObjects({"s3://granules/0": Transient("x")}, max_concurrency=2)
     event = {"Records": [record(str(number)) for number in range(50)]}
     with pytest.raises(Transient):
-        await Reader(objects).documents(message(event))
+        await read_documents(Reader(objects), event)
     assert objects.now == 0
     assert len(objects.got) < 10
 
@@ -281,7 +291,7 @@ async def test_pointers_that_go_round() -> None:
     pointer = text([POINTER, {"s3BucketName": "b", "s3Key": "k"}])
     objects = FakeObjects({"s3://b/k": pointer})
     with pytest.raises(Permanent) as caught:
-        await Reader(objects).documents(message(pointer))
+        await read_documents(Reader(objects), pointer)
     assert caught.value.error_class == "too_many_envelopes"
     assert len(objects.got) == 10
 
@@ -387,7 +397,7 @@ ITEM_REQUEST = {
 async def test_requests(body: Any, request_: Request) -> None:
     """Every other form is one request, with its own body; nothing is fetched."""
     objects = FakeObjects()
-    asked = await Reader(objects).requests(message(body))
+    asked = await read_requests(Reader(objects), body)
     assert asked == Requests((request_,))
     assert asked.alone
     assert objects.got == []
