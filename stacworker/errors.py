@@ -29,7 +29,7 @@ class StacworkerError(Exception):
 
     def __init__(self, reason: str, *, error_class: str | None = None) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)  # a plugin may hand over the exception that it caught
         self.error_class = error_class or self.default_class
 
 

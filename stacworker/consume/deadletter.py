@@ -85,15 +85,13 @@ class DeadLetters:
             "source_queue": self._source_queue,
         }
         attributes: dict[str, Mapping[str, Any]] = {
-            _PREFIX + name: _string(clip_reason(value, 1024 if name == "reason" else 256))
+            _PREFIX + name: _string(clip_reason(str(value), 1024 if name == "reason" else 256))
             for name, value in values.items()
             if value
         }
         for name, value in message.attributes.items():
             if len(attributes) < _MAX_ATTRIBUTES and not name.startswith(_PREFIX):
-                attributes[name] = {
-                    key: value[key] for key in ("DataType", "StringValue", "BinaryValue") if key in value
-                }
+                attributes[name] = {key: value[key] for key in _KEPT if key in value}
         return attributes
 
     def _minimal(self, error: Permanent) -> dict[str, Mapping[str, Any]]:

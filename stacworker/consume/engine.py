@@ -7,6 +7,7 @@ room before they receive, leases that last as long as the work, deletes in batch
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -23,7 +24,7 @@ from stacworker.consume.groups import Groups, Turn
 from stacworker.consume.lease import Lease, LeaseKeeper
 from stacworker.consume.outcome import Outcome, backoff_s, decide, given_up, unexpected
 from stacworker.consume.slots import Slots
-from stacworker.consume.sqs import SqsQueue
+from stacworker.consume.sqs import SqsQueue, size_bytes
 from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
 from stacworker.inflight import InFlight
 from stacworker.lifecycle import Lifecycle
@@ -90,6 +91,7 @@ class Engine:
         self._abandoned: list[Lease] = []
         self._last_receive_full = False
         self._bytes_held = 0
+        self._ended = False
         self._released_in_drain = 0
         self._count_received = metrics.messages_received.labels(queue.name)
         self._count_outcome = {outcome: metrics.messages.labels(queue.name, outcome.value) for outcome in Outcome}
@@ -102,8 +104,8 @@ class Engine:
 
     @property
     def beat_at(self) -> float:
-        """When the lease loop last went round, in monotonic seconds."""
-        return self.keeper.beat_at
+        """When the lease loop last went round, in monotonic seconds; once the drain is over it need not."""
+        return math.inf if self._ended else self.keeper.beat_at
 
     @property
     def beat_every_s(self) -> float:
@@ -134,6 +136,7 @@ class Engine:
                     await self._lifecycle.draining.wait()
                     await self._drain()
             finally:
+                self._ended = True
                 for task in background:
                     task.cancel()
 
@@ -190,23 +193,23 @@ class Engine:
         self.in_flight.expect_more(bool(self._receiving) and self._last_receive_full)
 
     def _start(self, message: Message, work: asyncio.TaskGroup) -> None:
-        size_bytes = _size_bytes(message)
+        held_bytes = _size_bytes(message)
         lease = self.keeper.get(message.id)
         if lease is not None:
             self.keeper.renew(lease, message)
-            self._slots.give_back(size_bytes)
+            self._slots.give_back(held_bytes)
             self._count_duplicate.inc()
             return
         self._count_received.inc()
-        self._bytes_held += size_bytes
+        self._bytes_held += held_bytes
         self.in_flight.enter()
-        task = work.create_task(self._carry(self.keeper.add(message), size_bytes))
+        task = work.create_task(self._carry(self.keeper.add(message), held_bytes))
         self._messages.add(task)
         task.add_done_callback(self._messages.discard)
 
     # -- one message ---------------------------------------------------------------------------------
 
-    async def _carry(self, lease: Lease, size_bytes: int) -> None:
+    async def _carry(self, lease: Lease, held_bytes: int) -> None:
         """Carry one message from receipt to outcome. No failure of the message leaves this function."""
         message = lease.message
         structlog.contextvars.bind_contextvars(consumer=self.name, message_id=message.id)
@@ -220,12 +223,12 @@ class Engine:
                 else:
                     worked_on = True
                     error = await self._handle(message)
-                    outcome = decide(
-                        error,
-                        receive_count=message.receive_count,
-                        max_receive_count=self._limits.max_receive_count,
-                    )
-                    outcome = await self._settle(lease, outcome, error)
+                    # Until it is settled it is neither done nor anybody else's: a drain's end releases it.
+                    outcome, again_after_s = await self._settle(message, error)
+                    if again_after_s is None:
+                        await self._acks.delete(lease)
+                    else:
+                        await self._give_back(lease, again_after_s)
                 if turn is not None:
                     turn.failed = outcome in (Outcome.RETRIED, Outcome.RELEASED)
         except asyncio.CancelledError:
@@ -236,8 +239,8 @@ class Engine:
             if not worked_on:
                 self.in_flight.leave()
             self.keeper.drop(lease)
-            self._slots.give_back(size_bytes)
-            self._bytes_held -= size_bytes
+            self._slots.give_back(held_bytes)
+            self._bytes_held -= held_bytes
             self._count(outcome)
 
     def _count(self, outcome: Outcome) -> None:
@@ -258,28 +261,30 @@ class Engine:
             await self._consumer.handle(message)
         except StacworkerError as error:
             return error
-        except Exception as error:
+        except BaseException as error:
+            # Only our own cancellation may pass. What else a consumer raises costs its message alone: sys.exit()
+            # in a library, a panic in an extension module, a CancelledError of a task that it waited for.
+            if isinstance(error, asyncio.CancelledError | GeneratorExit) and _is_cancelled():
+                raise
             log.exception("message.unexpected_error")
             return unexpected(error)
         finally:
             self.in_flight.leave()
         return None
 
-    async def _settle(self, lease: Lease, outcome: Outcome, error: StacworkerError | None) -> Outcome:
-        """Do what the outcome asks for; return the outcome that it came to."""
-        message = lease.message
+    async def _settle(self, message: Message, error: StacworkerError | None) -> tuple[Outcome, float | None]:
+        """Return how the message ends, and after how many seconds it is to come again: None to delete it."""
+        outcome = decide(error, receive_count=message.receive_count, max_receive_count=self._limits.max_receive_count)
         if error is None:
             now = self._now()
             self._latency.observe(max(0.0, now - message.sent_at))
             self._last_success.set(now)
             log.debug("message.acked")
-            await self._acks.delete(lease)
-            return outcome
+            return outcome, None
         if outcome is Outcome.DEAD_LETTERED:
             error = await self._dead_letter(message, given_up(error, message.receive_count))
             if error is None:
-                await self._acks.delete(lease)
-                return outcome
+                return outcome, None
         if isinstance(error, Unavailable):
             outcome, after_s = Outcome.RELEASED, self._outage_s(error)
         elif isinstance(error, Permanent):
@@ -293,8 +298,7 @@ class Engine:
             receive_count=message.receive_count,
             visible_after_s=round(after_s, 1),
         )
-        await self._give_back(lease, after_s)
-        return outcome
+        return outcome, after_s
 
     async def _dead_letter(self, message: Message, error: Permanent) -> StacworkerError | None:
         """Hand the message over with its reason; return what kept it from being handed over."""
@@ -388,8 +392,12 @@ class Engine:
 
 
 def _size_bytes(message: Message) -> int:
-    body = message.body
-    return len(body) if body.isascii() else len(body.encode("utf-8", "replace"))
+    return size_bytes(message.body, message.attributes)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _nothing() -> None:

@@ -2,7 +2,7 @@
 
 One loop per queue over leases in the order in which they are due. Because every lease lasts equally long,
 that is the order in which they were taken or last extended: an extended lease goes to the end of the line.
-The few whose extension failed wait beside the line for another try.
+The few whose extension failed, or was cut short by SQS' limit, wait beside the line.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LeaseKeeper:
         self._monotonic = monotonic
         self._leases: dict[str, Lease] = {}
         self._line: dict[str, Lease] = {}
-        self._retries: dict[str, Lease] = {}
+        self._beside: dict[str, Lease] = {}
         self._added = asyncio.Event()
         self._extensions = {
             outcome: metrics.visibility_extensions.labels(queue.name, outcome) for outcome in ("ok", "failed", "lost")
@@ -87,7 +87,7 @@ class LeaseKeeper:
         """Let go of a message: it has its outcome. The lease of a later delivery is left alone."""
         if self._leases.get(lease.message.id) is not lease:
             return
-        for leases in (self._leases, self._line, self._retries):
+        for leases in (self._leases, self._line, self._beside):
             leases.pop(lease.message.id, None)
 
     async def run(self) -> None:
@@ -102,7 +102,7 @@ class LeaseKeeper:
 
     async def _sleep_until_due(self) -> None:
         self._added.clear()
-        waiting = [*islice(self._line.values(), 1), *self._retries.values()]
+        waiting = [*islice(self._line.values(), 1), *self._beside.values()]
         wait_s = min((lease.due_at - self._monotonic() for lease in waiting), default=self._timeout_s)
         if waiting:
             await asyncio.sleep(min(max(wait_s, 0.0), self._timeout_s / 4))
@@ -116,28 +116,26 @@ class LeaseKeeper:
     def _take_due(self) -> list[Lease]:
         """Return what is due, with what is due soon after (so that calls carry full batches)."""
         now = self._monotonic()
-        due = [lease for lease in self._retries.values() if lease.due_at <= now]
+        due = [lease for lease in self._beside.values() if lease.due_at <= now]
         if self._line and next(iter(self._line.values())).due_at <= now:
             due += takewhile(lambda lease: lease.due_at <= now + self._timeout_s / 10, self._line.values())
         return due
 
     async def _extend(self, leases: list[Lease]) -> None:
         now = self._monotonic()
-        timeout_s = self._timeout_s
-        live = {}
+        live: dict[str, tuple[str, float]] = {}
         for lease in leases:
             left_s = lease.received_at + MAX_HOLD_S - now
             if left_s <= 1:
                 self._lose(lease, "held for 12 hours")
             else:
-                live[lease.message.id] = lease.handle
-                timeout_s = min(timeout_s, left_s)
+                live[lease.message.id] = (lease.handle, min(self._timeout_s, left_s))
         if not live:
             return
         failed: dict[str, Failure] = {}
         try:
             async with asyncio.timeout(max(1.0, self._timeout_s / 4)):
-                failed = await self._queue.change_visibility({id_: (h, timeout_s) for id_, h in live.items()})
+                failed = await self._queue.change_visibility(live)
         except (Unavailable, Permanent, TimeoutError) as error:
             log.warning("lease.extension_failed", queue=self._queue.name, leases=len(live), error=str(error))
             failed = dict.fromkeys(live, Failure("Call", str(error), lost=False))
@@ -145,27 +143,28 @@ class LeaseKeeper:
             if lease.message.id not in live or self._leases.get(lease.message.id) is not lease:
                 continue
             failure = failed.get(lease.message.id)
+            handle, timeout_s = live[lease.message.id]
             if failure is None:
                 self._extensions["ok"].inc()
-                self._requeue(lease, timeout_s / 2)
-            elif failure.lost and lease.handle == live[lease.message.id]:
+                self._requeue(lease, timeout_s / 2, beside=timeout_s < self._timeout_s)
+            elif failure.lost and lease.handle == handle:
                 self._extensions["lost"].inc()
                 self._lose(lease, f"{failure.code}: {failure.message}")
             else:
                 self._extensions["failed"].inc()
-                self._requeue(lease, self._timeout_s / 20, retry=True)
+                self._requeue(lease, self._timeout_s / 20, beside=True)
 
     def _lose(self, lease: Lease, why: str) -> None:
         """Stop extending; the work goes on, because loading the same item twice is harmless."""
         self._line.pop(lease.message.id, None)
-        self._retries.pop(lease.message.id, None)
+        self._beside.pop(lease.message.id, None)
         lease.lost = True
         self._ownership_lost.inc()
         log.warning("lease.lost", queue=self._queue.name, message_id=lease.message.id, why=why)
 
-    def _requeue(self, lease: Lease, after_s: float, *, retry: bool = False) -> None:
+    def _requeue(self, lease: Lease, after_s: float, *, beside: bool = False) -> None:
         id_ = lease.message.id
         self._line.pop(id_, None)
-        self._retries.pop(id_, None)
+        self._beside.pop(id_, None)
         lease.due_at = self._monotonic() + after_s
-        (self._retries if retry else self._line)[id_] = lease
+        (self._beside if beside else self._line)[id_] = lease

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from traceback import format_exception_only
 
 from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
 
@@ -39,9 +40,9 @@ def given_up(error: StacworkerError, receive_count: int) -> Permanent:
     return Permanent(f"gave up after {receive_count} receives: {error.reason}", error_class=error.error_class)
 
 
-def unexpected(error: Exception) -> Transient:
-    """Return what an error that nobody foresaw means: try again, and name it."""
-    return Transient(f"{type(error).__name__}: {error}", error_class="unexpected")
+def unexpected(error: BaseException) -> Transient:
+    """Return what an error that nobody foresaw means: try again, and name it, even if it cannot be printed."""
+    return Transient("".join(format_exception_only(error)).strip(), error_class="unexpected")
 
 
 def backoff_s(receive_count: int, *, base_s: float, max_s: float, random: Callable[[], float]) -> float:

@@ -47,6 +47,9 @@ class Failure:
     lost: bool
 
 
+_UNANSWERED = Failure("Unanswered", "the answer does not say that it was sent", lost=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
     """One message to send: `attributes` in boto's form."""
@@ -58,14 +61,8 @@ class Letter:
 
     @property
     def size_bytes(self) -> int:
-        """Size as SQS counts it: body, attribute names, types and values."""
-        size = len(self.body.encode("utf-8", "replace"))
-        for name, value in self.attributes.items():
-            size += len(name.encode()) + len(value["DataType"])
-            size += len(str(value.get("StringValue", "")).encode("utf-8", "replace")) + len(
-                value.get("BinaryValue", b"")
-            )
-        return size
+        """Size as SQS counts it."""
+        return size_bytes(self.body, self.attributes)
 
 
 class SqsQueue:
@@ -156,7 +153,7 @@ class SqsQueue:
         return _failures(answer, ids)
 
     async def send(self, letters: Sequence[Letter]) -> dict[int, Failure]:
-        """Send messages in as few calls as sizes allow; return the refused ones by position."""
+        """Send messages in as few calls as sizes allow; return by position those that SQS has not taken."""
         failed: dict[int, Failure] = {}
         for batch in _batches(letters):
             entries = []
@@ -172,9 +169,22 @@ class SqsQueue:
                 entries.append(entry)
             with translated("sqs", f"sending to queue {self.name}"):
                 answer = await self._client.send_message_batch(QueueUrl=self.url, Entries=entries)
-            for entry in answer.get("Failed") or ():
-                failed[int(entry["Id"])] = _failure(entry)
+            # Whoever sends deletes something then: only a message that SQS acknowledges by name is sent.
+            taken = {entry["Id"] for entry in answer.get("Successful") or ()}
+            refused = {entry["Id"]: _failure(entry) for entry in answer.get("Failed") or ()}
+            for entry in entries:
+                if entry["Id"] not in taken:
+                    failed[int(entry["Id"])] = refused.get(entry["Id"], _UNANSWERED)
         return failed
+
+
+def size_bytes(body: str, attributes: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return the size of a message as SQS counts it: body, attribute names, types and values."""
+    size = len(body) if body.isascii() else len(body.encode("utf-8", "replace"))
+    for name, value in attributes.items():
+        size += len(name.encode()) + len(value["DataType"])
+        size += len(str(value.get("StringValue", "")).encode("utf-8", "replace")) + len(value.get("BinaryValue", b""))
+    return size
 
 
 def _batches(letters: Sequence[Letter]) -> list[list[int]]:

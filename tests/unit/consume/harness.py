@@ -78,11 +78,12 @@ async def running(
     dead_letters: bool = True,
     drain_timeout_s: float = 5.0,
     queue: FakeQueue | None = None,
+    dead: FakeQueue | None = None,
     **limits: Any,
 ) -> AsyncIterator[Bench]:
     """Run an engine; it is drained at the end unless the test did."""
     queue = queue or FakeQueue(fifo=fifo)
-    dead = FakeQueue("dead")
+    dead = dead or FakeQueue("dead")
     queue.put(*bodies)
     metrics = Metrics()
     lifecycle = Lifecycle(drain_timeout_s=drain_timeout_s)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 
 from stacworker.api import Message
 from stacworker.consume.engine import Engine
+from stacworker.consume.sqs import Failure
 from stacworker.errors import Permanent, Refusal, Rejected, Transient, Unavailable
+from stacworker.http.status import Status
 from stacworker.testing.queue import FakeQueue
 from tests.unit.consume.harness import eventually, running
 
@@ -111,6 +114,42 @@ async def test_an_unforeseen_error_is_retried() -> None:
     assert bench.outcomes() == {"acked": 2, "retried": 1}
 
 
+class Panic(BaseException):
+    """As extension modules raise."""
+
+
+class Unprintable(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SystemExit(0), "SystemExit: 0"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (asyncio.CancelledError(), "asyncio.exceptions.CancelledError"),
+        (Panic("index"), "Panic: index"),
+        (Unprintable(), "<exception str() failed>"),
+        (Permanent(ValueError("no id")), "no id"),  # type: ignore[arg-type]
+        (Permanent("bad", item_id=7), "bad"),  # type: ignore[arg-type]
+    ],
+    ids=repr,
+)
+async def test_nothing_that_a_consumer_raises_harms_more_than_its_message(error: BaseException, reason: str) -> None:
+    """Not even what would end a process, or a cancellation that is not ours."""
+
+    async def work(message: Message) -> None:
+        if message.body == "odd":
+            raise error
+
+    async with running(work, bodies=("odd", "even"), max_receive_count=2) as bench:
+        await eventually(lambda: not bench.queue.stored)
+    (letter,) = bench.dead.stored.values()
+    assert letter.attributes["stacworker_reason"]["StringValue"].endswith(reason)
+    assert bench.outcomes()["acked"] == bench.outcomes()["dead_lettered"] == 1
+
+
 async def test_without_a_dead_letter_queue_nothing_is_deleted() -> None:
     """A bad message with nowhere to go stays in its queue."""
 
@@ -148,6 +187,7 @@ async def test_an_outage_pauses_polling_and_burns_one_receive() -> None:
             raise bench.consumer.away
 
     async with running(work) as bench:
+        await eventually(lambda: bench.queue.calls.count("describe"))  # the first probe has passed
         bench.consumer.away = away
         bench.queue.put("a")
         await eventually(lambda: bench.engine.circuit.is_open)
@@ -193,6 +233,21 @@ async def test_a_duplicate_in_hand_is_not_worked_on_twice() -> None:
     assert bench.count("messages_received_total") == 1
 
 
+async def test_a_duplicate_in_the_same_receive_is_not_worked_on_twice() -> None:
+    """One receive may bring a message twice; its room is given back twice."""
+
+    class Stutter(FakeQueue):
+        async def receive(self, *args: object, **kwargs: object) -> list[Message]:
+            return 2 * await super().receive(*args, **kwargs)  # type: ignore[arg-type]
+
+    async with running(queue=Stutter(), bodies=tuple("abc"), max_in_flight=30) as bench:
+        await eventually(lambda: not bench.queue.stored)
+    assert sorted(bench.consumer.handled) == ["a", "b", "c"]
+    assert bench.outcomes() == {"acked": 3}
+    assert bench.count("duplicate_deliveries_total") == 3
+    assert bench.count("in_flight_bytes") == bench.engine.in_flight.held == 0
+
+
 async def test_leases_are_extended_while_work_lasts() -> None:
     """A message that takes longer than its visibility timeout is delivered once."""
     go = asyncio.Event()
@@ -222,6 +277,23 @@ async def test_never_holds_more_than_its_slots() -> None:
         await eventually(lambda: len(bench.queue.deleted) == 40)
     assert most <= 3
     assert bench.outcomes() == {"acked": 40}
+
+
+async def test_attributes_count_as_bytes() -> None:
+    """What is large beside a small body takes as much room."""
+    go = asyncio.Event()
+
+    async def work(_: Message) -> None:
+        await go.wait()
+
+    large = {"a": {"DataType": "Binary", "BinaryValue": b"x" * 900_000}}
+    async with running(work, max_in_flight_bytes=3_000_000) as bench:
+        for id_ in bench.queue.put(*["x"] * 12):
+            bench.queue.stored[id_].attributes = large
+        await eventually(lambda: bench.count("in_flight_bytes") > 1_800_000 and not bench.engine._receiving)
+        assert len(bench.consumer.handled) <= 3
+        go.set()
+        await eventually(lambda: not bench.queue.stored)
 
 
 async def test_batches_go_when_all_slots_wait() -> None:
@@ -266,6 +338,67 @@ async def test_drain_past_its_deadline_gives_messages_back() -> None:
         await bench.drain()
     assert bench.outcomes() == {"released": 2}
     assert (await bench.queue.depth())["visible"] == 2
+
+
+async def test_a_consumer_that_breaks_when_it_is_cancelled_is_retried() -> None:
+    """A clean-up that fails at the deadline does not end the engine."""
+
+    async def work(_: Message) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("cannot roll back")
+
+    async with running(work, bodies=("a",), drain_timeout_s=0.05) as bench:
+        await eventually(lambda: bench.consumer.handled)
+        await bench.drain()
+    assert bench.outcomes() == {"retried": 1}
+    assert (await bench.queue.depth())["visible"] == 1
+
+
+async def test_a_drain_that_ends_while_a_letter_is_sent_releases_the_message() -> None:
+    """It is counted as what became of it: given back, not dead-lettered."""
+    sending = asyncio.Event()
+
+    class Hanging(FakeQueue):
+        async def send(self, *_: object) -> dict[int, Failure]:
+            sending.set()
+            await asyncio.Event().wait()
+            return {}
+
+    async def work(_: Message) -> None:
+        raise Permanent("bad")
+
+    async with running(work, dead=Hanging("dead"), bodies=("a",), drain_timeout_s=0.05) as bench:
+        await sending.wait()
+        await bench.drain()
+    assert bench.outcomes() == {"released": 1}
+    assert (await bench.queue.depth())["visible"] == 1
+
+
+async def test_a_drain_that_ends_while_a_message_is_deleted_deletes_it() -> None:
+    """The work is durable: the message is acked, and not given back."""
+    deleting = asyncio.Event()
+
+    class Slow(FakeQueue):
+        async def delete(self, handles: Mapping[str, str]) -> dict[str, Failure]:
+            deleting.set()
+            while not bench.count("messages_total", outcome="acked"):
+                await asyncio.sleep(0.002)
+            return await super().delete(handles)
+
+    async with running(queue=Slow(), bodies=("a",), drain_timeout_s=0.05) as bench:
+        await deleting.wait()
+        await bench.drain()
+    assert bench.outcomes() == {"acked": 1}
+    assert bench.queue.deleted == ["m1"]
+
+
+async def test_an_engine_that_has_drained_is_not_dead() -> None:
+    """While its neighbours still drain, nobody expects signs of life from it."""
+    async with running() as bench:
+        await bench.drain()
+    assert Status(bench.lifecycle, monotonic=lambda: 1e12, parts=[bench.engine]).dead() == []
 
 
 async def test_drain_lets_a_receive_return_and_gives_its_messages_back() -> None:

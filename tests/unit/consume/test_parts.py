@@ -146,6 +146,25 @@ async def test_nobody_holds_a_message_longer_than_twelve_hours() -> None:
     assert "change_visibility" not in queue.calls
 
 
+async def test_a_message_near_the_twelve_hours_costs_its_neighbours_no_time() -> None:
+    """Only its own extension is cut short."""
+    clock = Clock()
+    queue = FakeQueue(monotonic=clock)
+    queue.put("old", "new")
+    keeper = LeaseKeeper(queue, visibility_timeout_s=60, metrics=Metrics(), monotonic=clock)  # type: ignore[arg-type]
+    (old,) = await queue.receive(1, wait_s=0, visibility_timeout_s=MAX_HOLD_S, in_flight=InFlight())
+    keeper.add(old)
+    clock.now += MAX_HOLD_S - 50
+    (new,) = await queue.receive(1, wait_s=0, visibility_timeout_s=60, in_flight=InFlight())
+    keeper.add(new)
+    clock.now += 30
+    running = asyncio.create_task(keeper.run())
+    await eventually(lambda: "change_visibility" in queue.calls)
+    running.cancel()
+    left_s = {stored.body: stored.visible_at - clock.now for stored in queue.stored.values()}
+    assert left_s == {"old": 20, "new": 60}
+
+
 async def test_dropping_an_old_lease_leaves_a_newer_one() -> None:
     """A message that came again before its first task ended keeps its new lease."""
     keeper = LeaseKeeper(FakeQueue(), visibility_timeout_s=60, metrics=Metrics())  # type: ignore[arg-type]
@@ -212,6 +231,46 @@ async def test_an_idle_consumer_notices_an_outage_by_its_probe(monkeypatch: pyte
     away.clear()
     await circuit.wait_closed()
     assert circuit.reason is None
+    running.cancel()
+
+
+async def test_a_probe_that_raises_anything_opens_the_circuit() -> None:
+    """A defect in a user's ping pauses its consumer and nothing else."""
+    broken: list[Exception] = [KeyError("host")]
+
+    async def probe() -> None:
+        if broken:
+            raise broken[0]
+
+    circuit = Circuit("items", probe, metrics=Metrics(), random=lambda: 0.0)
+    running = asyncio.create_task(circuit.run())
+    await eventually(lambda: circuit.is_open)
+    assert circuit.reason == "KeyError: 'host'"
+    broken.clear()
+    await circuit.wait_closed()
+    running.cancel()
+
+
+async def test_a_probe_that_passes_while_work_fails_lets_little_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses grow although every probe passes; after a quiet time they begin anew."""
+    monkeypatch.setattr("stacworker.consume.circuit._FIRST_PAUSE_S", 0.01)
+    pauses: list[float] = []
+    probed = asyncio.Event()
+
+    async def probe() -> None:
+        probed.set()
+
+    circuit = Circuit("items", probe, metrics=Metrics(), random=lambda: 0.5)
+    running = asyncio.create_task(circuit.run())
+    await probed.wait()
+    for _ in range(4):
+        circuit.trip(AWAY)
+        pauses.append(circuit._pause_s)
+        await circuit.wait_closed()
+    assert pauses == [0.0, 0.01, 0.02, 0.04]
+    monkeypatch.setattr("stacworker.consume.circuit._TRUSTED_S", -1.0)
+    circuit.trip(AWAY)
+    assert circuit._pause_s == 0.0
     running.cancel()
 
 
@@ -311,9 +370,20 @@ async def test_sends_are_split_by_count_and_size() -> None:
     class Client:
         async def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, object]:  # noqa: N803
             calls.append([len(entry["MessageBody"]) for entry in Entries])
-            return {"Failed": [{"Id": Entries[0]["Id"], "Code": "InternalError", "SenderFault": False}]}
+            return {"Successful": Entries[1:], "Failed": [{"Id": Entries[0]["Id"], "Code": "InternalError"}]}
 
     queue = SqsQueue(Client(), "https://q", "q")
     failed = await queue.send([Letter("x" * 600_000, {}), Letter("y" * 600_000, {}), *[Letter("z", {})] * 12])
     assert calls == [[600_000], [600_000, *[1] * 9], [1, 1, 1]]
     assert sorted(failed) == [0, 1, 11]
+
+
+async def test_a_letter_is_sent_when_sqs_says_so() -> None:
+    """An answer that names nobody, as a broken proxy gives it, is not taken for success."""
+
+    class Client:
+        async def send_message_batch(self, **_: object) -> dict[str, object]:
+            return {"ResponseMetadata": {"HTTPStatusCode": 200}}
+
+    failed = await SqsQueue(Client(), "https://q", "q").send([Letter("a", {})])
+    assert [failure.code for failure in failed.values()] == ["Unanswered"]
