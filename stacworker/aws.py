@@ -6,12 +6,13 @@ Clients are made once per process and service and shared; each is an async conte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import aiohttp
 import botocore.exceptions
+import botocore.parsers
 from aioboto3 import Session
 from aiobotocore.config import AioConfig
 
@@ -49,17 +50,30 @@ _DENIED = frozenset(
 )
 
 
+_WRONG_SETTINGS = (
+    botocore.exceptions.ConfigNotFound,
+    botocore.exceptions.ConfigParseError,
+    botocore.exceptions.NoRegionError,
+    botocore.exceptions.ProfileNotFound,
+    botocore.exceptions.ValidationError,
+    ValueError,
+)
+"""What making a client raises for a wrong endpoint, region, profile or configuration file."""
+
+
 class Aws:
-    """Makes clients with one session and one configuration."""
+    """Makes clients with one session and one configuration. Raises ConfigError for what is wrong with those."""
 
     def __init__(self, *, endpoint_url: str | None = None, region: str | None = None) -> None:
-        self._session = Session(region_name=region)
+        with _checked("session"):
+            self._session = Session(region_name=region)
         self._endpoint_url = endpoint_url
 
-    def client(
+    @asynccontextmanager
+    async def client(
         self, service: str, *, max_connections: int = 50, read_timeout_s: float = 60.0, max_retries: int = 2
-    ) -> AbstractAsyncContextManager[Any]:
-        """Return a client as an async context manager.
+    ) -> AsyncIterator[Any]:
+        """Lend a client.
 
         `read_timeout_s` must be longer than the longest long poll. Retries inside the client are few:
         the engine has its own.
@@ -72,10 +86,20 @@ class Aws:
             s3={"addressing_style": "path"} if self._endpoint_url else None,
             tcp_keepalive=True,
         )
-        client: AbstractAsyncContextManager[Any] = self._session.client(
-            service, endpoint_url=self._endpoint_url, config=config
-        )
-        return client
+        async with AsyncExitStack() as stack:
+            with _checked(f"client for {service}"):
+                client = await stack.enter_async_context(
+                    self._session.client(service, endpoint_url=self._endpoint_url, config=config)
+                )
+            yield client
+
+
+@contextmanager
+def _checked(what: str) -> Iterator[None]:
+    try:
+        yield
+    except _WRONG_SETTINGS as error:
+        raise ConfigError(f"aws: cannot make a {what}: {error} (aws.endpoint_url, aws.region, AWS_*)") from error
 
 
 def error_code(error: botocore.exceptions.ClientError) -> str:
@@ -97,7 +121,9 @@ def translated(dependency: str, doing: str) -> Iterator[None]:
     except botocore.exceptions.ClientError as error:
         code = error_code(error)
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        text = f"{doing}: {code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(": ")
+        # One line: what follows a wrong signature's is the signed request, session token included.
+        message = str(error.response.get("Error", {}).get("Message") or "").partition("\n")[0]
+        text = f"{doing}: {code}: {message}".rstrip(": ")
         if code in _THROTTLED or status in (429, 503):
             raise Unavailable(text, dependency=dependency, error_class="throttled") from error
         if code in _DENIED or status in (401, 403):
@@ -107,8 +133,6 @@ def translated(dependency: str, doing: str) -> Iterator[None]:
         raise Permanent(text, error_class=f"{dependency}_refused") from error
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
         raise Unavailable(f"{doing}: {error}", dependency=dependency, error_class="no_credentials") from error
-    except botocore.exceptions.NoRegionError as error:
-        raise ConfigError(f"{doing}: no region: set aws.region or AWS_REGION") from error
     except botocore.exceptions.ParamValidationError as error:
         raise Permanent(f"{doing}: {error}", error_class=f"{dependency}_refused") from error
     except (
@@ -121,6 +145,13 @@ def translated(dependency: str, doing: str) -> Iterator[None]:
     ) as error:
         raise Unavailable(
             f"{doing}: {type(error).__name__}: {error}", dependency=dependency, error_class="connection"
+        ) from error
+    except (botocore.parsers.ResponseParserError, AttributeError, ValueError) as error:
+        # botocore takes any answer for the service's own: a proxy's error page, or JSON of another shape.
+        raise Unavailable(
+            f"{doing}: the answer is not the service's: {type(error).__name__}: {error}",
+            dependency=dependency,
+            error_class="bad_answer",
         ) from error
 
 
