@@ -19,9 +19,9 @@ from stacworker.consume.engine import Engine
 from stacworker.errors import ConfigError, StacworkerError
 from stacworker.http.server import create_app, serving
 from stacworker.http.status import Status
-from stacworker.lifecycle import Lifecycle
+from stacworker.lifecycle import Lifecycle, Stopped
 from stacworker.metrics import Metrics
-from stacworker.parts import Parts, Stopped
+from stacworker.parts import Parts
 from stacworker.settings import Settings
 
 _log = structlog.get_logger()
@@ -84,7 +84,8 @@ async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | Non
         aws = Aws(endpoint_url=settings.aws.endpoint_url, region=settings.aws.region)
         metrics.build_info.labels(__version__, installed_version("pypgstac"), "").set(1)
         parts = Parts(settings, lifecycle, metrics, stack, aws)
-        engines = await _engines(parts, settings)
+        async with lifecycle.starting():
+            engines = await _engines(parts, settings)
         status.parts = engines
         status.started = True
         _log.info("started", version=__version__, consumers=[engine.name for engine in engines])

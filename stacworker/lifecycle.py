@@ -7,13 +7,18 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
 
 import structlog
 
 log = structlog.get_logger()
 
 _OVERTIME_S = 15.0
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """A signal came while the process was starting."""
 
 
 class Lifecycle:
@@ -32,12 +37,35 @@ class Lifecycle:
             self._deadline = self._monotonic() + self._drain_timeout_s
             log.info("drain.started", reason=reason, drain_timeout_s=self._drain_timeout_s)
             self.draining.set()
-            for callback in self._callbacks:
+            for callback in list(self._callbacks):
                 callback()
 
     def on_stop(self, callback: Callable[[], None]) -> None:
-        """Call this when the drain begins."""
+        """Call this when the drain begins, or now if it has."""
         self._callbacks.append(callback)
+        if self.draining.is_set():
+            callback()
+
+    @contextlib.asynccontextmanager
+    async def starting(self) -> AsyncIterator[None]:
+        """Cancel the body when the drain begins, whatever it waits for; that raises `Stopped`."""
+        loop = asyncio.get_running_loop()
+        limit = asyncio.timeout(None)
+
+        def interrupt() -> None:
+            limit.reschedule(loop.time())
+
+        try:
+            async with limit:
+                self.on_stop(interrupt)
+                try:
+                    yield
+                finally:
+                    self._callbacks.remove(interrupt)
+        except TimeoutError:
+            if limit.expired():
+                raise Stopped from None
+            raise
 
     @property
     def remaining_s(self) -> float:
@@ -50,22 +78,31 @@ class Lifecycle:
     def signals(self) -> Iterator[None]:
         """Listen to SIGTERM and SIGINT."""
         loop = asyncio.get_running_loop()
+        signalled = False
 
-        def received(number: signal.Signals) -> None:
-            if self.draining.is_set():
-                log.warning("exit.forced", signal=number.name)
-                os._exit(128 + number)
-            self.stop(number.name)
+        def received(number: int, _: FrameType | None) -> None:
+            # Not the loop's own handler, which waits for the loop: a consumer that blocks it must not keep us.
+            nonlocal signalled
+            name = signal.Signals(number).name
+            if signalled or self.draining.is_set():
+                try:
+                    log.warning("exit.forced", signal=name)
+                finally:
+                    os._exit(128 + number)
+            signalled = True
+            loop.call_soon_threadsafe(begin, name)
+
+        def begin(name: str) -> None:
+            self.stop(name)
             # Whatever does not let itself be cancelled must not keep the process.
             loop.call_later(self._drain_timeout_s + _OVERTIME_S, self._overtime)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, received, number)
+        before = {number: signal.signal(number, received) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     @staticmethod
     def _overtime() -> None:

@@ -20,11 +20,12 @@ from stacworker.api import Consumer, Sink
 from stacworker.aws import Aws, translated
 from stacworker.consume.deadletter import DeadLetters
 from stacworker.consume.engine import Engine, Limits
+from stacworker.consume.outcome import unexpected
 from stacworker.consume.sqs import QueueInfo, SqsQueue
 from stacworker.database import ConnectArgs, Credentials, Database, iam_credentials
 from stacworker.envelope.objects import S3Objects
 from stacworker.envelope.reader import Reader
-from stacworker.errors import ConfigError, Permanent, Unavailable
+from stacworker.errors import ConfigError, Permanent, StacworkerError, Unavailable
 from stacworker.generate.consumer import GenerateConsumer
 from stacworker.generate.function import FunctionGenerator
 from stacworker.generate.recipe import Limits as GeneratorLimits
@@ -44,10 +45,6 @@ AnyGenerator: TypeAlias = FunctionGenerator | StactoolsGenerator
 
 START_TIMEOUT_S = 60.0
 """A dependency that is away at start is waited for this long."""
-
-
-class Stopped(Exception):  # noqa: N818 - not an error
-    """A signal came while the process was starting."""
 
 
 @dataclass(slots=True)
@@ -95,7 +92,7 @@ class Parts:
         return found
 
     async def _reach(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Call until what is called answers; gives up after START_TIMEOUT_S, or when a signal comes."""
+        """Call until what is called answers; gives up after START_TIMEOUT_S."""
         deadline = time.monotonic() + START_TIMEOUT_S
         pause_s = 0.5
         while True:
@@ -105,12 +102,8 @@ class Parts:
                 if time.monotonic() > deadline or error.error_class in ("access_denied", "no_credentials"):
                     raise
                 _log.warning("start.waiting", dependency=error.dependency, error=error.reason)
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self.lifecycle.draining.wait()
-                raise Stopped
-            except TimeoutError:
-                pause_s = min(5.0, pause_s * 2)
+            await asyncio.sleep(pause_s)
+            pause_s = min(5.0, pause_s * 2)
 
     async def _client(self, service: str) -> Any:
         connections = 50
@@ -164,21 +157,25 @@ class Parts:
         `reader` (envelope.reader.Reader) and `sink` (the pgstac `api.Sink`).
         """
         where = f"consumers[{settings.name}]"
+        if not callable(kind):
+            raise ConfigError(f"{where}.type: {settings.type!r} is no class")
         wanted = inspect.signature(kind).parameters
         arguments: dict[str, Any] = {}
         if settings.options and "options" not in wanted:
             raise ConfigError(f"{where}.options: {settings.type!r} takes none")
+        if "reader" in wanted:
+            arguments["reader"] = await self._reader()
+        if "sink" in wanted:
+            arguments["sink"] = await self._pgstac()
         try:
             if "options" in wanted:
-                model = getattr(kind, "Options", dict)
-                arguments["options"] = model(**settings.options)
-            if "reader" in wanted:
-                arguments["reader"] = await self._reader()
-            if "sink" in wanted:
-                arguments["sink"] = await self._pgstac()
+                arguments["options"] = getattr(kind, "Options", dict)(**settings.options)
             made = kind(**arguments)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+        except StacworkerError:
+            raise
+        except Exception as error:  # whatever a user's class raises while it is made
+            reason = " ".join(unexpected(error).reason.split())
+            raise ConfigError(f"{where}: {settings.type!r} cannot be made: {reason}") from error
         if not isinstance(made, Consumer):
             raise ConfigError(f"{where}.type: {settings.type!r} has no handle(message) and ping()")
         if isinstance(made, AbstractAsyncContextManager):
@@ -240,7 +237,8 @@ class Parts:
             else:
                 generator = kind(options=settings.options, **shared)
             found[name] = await self.stack.enter_async_context(generator)
-            self.lifecycle.on_stop(generator.stop_starting)
+            if (stop_starting := getattr(generator, "stop_starting", None)) is not None:
+                self.lifecycle.on_stop(stop_starting)
         return found
 
     def _packages(self, generators: Mapping[str, AnyGenerator]) -> dict[str, str]:
