@@ -161,6 +161,8 @@ class Engine:
             if self._last_receive_full and len(self._pollers) < self._limits.max_pollers:
                 self._add_poller(work)
             elif not messages and len(self._pollers) > 1:
+                # At once, not when the task is done: else all that are idle together count each other, and go.
+                self._pollers.discard(asyncio.current_task())
                 break
             self._expect()
         self._expect()

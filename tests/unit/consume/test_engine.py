@@ -309,6 +309,28 @@ async def test_batches_go_when_all_slots_wait() -> None:
     assert bench.outcomes() == {"acked": 20}
 
 
+async def test_one_poller_stays_when_all_are_idle_at_once() -> None:
+    """Pollers that come back empty in the same moment do not all go."""
+    empty = asyncio.Event()
+
+    class Gate(FakeQueue):
+        async def receive(self, max_messages: int, **kwargs: object) -> list[Message]:
+            if self.stored and not empty.is_set():
+                return await super().receive(max_messages, **kwargs)  # type: ignore[arg-type]
+            if not empty.is_set():
+                await empty.wait()
+                return []
+            return await super().receive(max_messages, **kwargs)  # type: ignore[arg-type]
+
+    queue = Gate()
+    async with running(queue=queue, bodies=tuple(map(str, range(40)))) as bench:
+        await eventually(lambda: not queue.stored and len(bench.engine._receiving) > 2)
+        empty.set()
+        await eventually(lambda: len(bench.engine._receiving) == 1)
+        queue.put("late")
+        await eventually(lambda: not queue.stored)
+
+
 async def test_drain_finishes_what_is_in_hand() -> None:
     """After SIGTERM the message in hand is finished and deleted, and nothing new is received."""
     go = asyncio.Event()
