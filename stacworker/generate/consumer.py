@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import structlog
 from packaging.utils import canonicalize_name
 
 from stacworker.api import Document, Generator, Message, Request, Sink
@@ -25,6 +27,8 @@ class _Made:
     documents: tuple[Document, ...] = ()
     error: Permanent | Transient | Unavailable | None = None
 
+
+_log = structlog.get_logger(__name__)
 
 _Failed = tuple[Request | None, Permanent]
 """A bad request (None: the message itself has to stand for it), and why."""
@@ -96,7 +100,7 @@ class GenerateConsumer:
         name = "none"
         try:
             name = self._generator_for(request)
-            items = await self._generators[name].generate(request)
+            items = await self._generate(name, request)
         except (Permanent, Transient, Unavailable) as error:
             if isinstance(error, Permanent) and error.collection is None:
                 error.collection = request.collection_id
@@ -104,6 +108,17 @@ class GenerateConsumer:
             return _Made(request, error=error)
         self._metrics.items_generated.labels(name, "ok").inc(len(items))
         return _Made(request, tuple(Document("item", item, request.version, request.origin) for item in items))
+
+    async def _generate(self, name: str, request: Request) -> Sequence[dict[str, Any]]:
+        """Return a request's items; a generator may be a class of the user's, and raise anything."""
+        try:
+            return await self._generators[name].generate(request)
+        except StacworkerError:
+            raise
+        except Exception as error:
+            _log.exception("generator.unexpected_error", generator=name, origin=request.origin)
+            text = f"generator {name!r} failed unexpectedly for {request.origin}: {type(error).__name__}: {error}"
+            raise Transient(text, error_class="unexpected") from error
 
     def _generator_for(self, request: Request) -> str:
         """Return the name of the generator; raise Permanent when there is none for this request."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from stacworker.api import Document, Message, Request, Version
 from stacworker.envelope.forms import S3Location
@@ -36,7 +37,7 @@ class ScriptedGenerator:
     """Gives one item for each request, or raises what `errors` has for its href."""
 
     name: str
-    errors: dict[str, StacworkerError] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
     away: Unavailable | None = None
     gate: Callable[[], Any] | None = None
 
@@ -283,6 +284,21 @@ async def test_a_transient_failure_dominates_once_the_good_ones_are_put(bench: B
     assert bench.sink.ids == ["s3://b/3.tif"]
     assert caught.value.error_class == "generator_timeout"
     assert caught.value.reason == "1 of 3 requests failed, the first: it hung"
+
+
+async def test_an_error_that_nobody_foresaw_costs_its_request_and_is_named(bench: Bench) -> None:
+    """A generator may be a class of the user's, which raises what it likes."""
+    bench.function.errors["s3://b/1.tif"] = ZeroDivisionError("no pixels")
+    with pytest.raises(Transient) as caught, capture_logs() as logs:
+        await bench.handle(s3_event("1.tif", "2.tif"))
+    assert bench.sink.ids == ["s3://b/2.tif"]
+    assert caught.value.error_class == "unexpected"
+    assert caught.value.reason == (
+        "1 of 2 requests failed, the first: generator 'function' failed unexpectedly for s3://b/1.tif: "
+        "ZeroDivisionError: no pixels"
+    )
+    assert [entry["event"] for entry in logs] == ["generator.unexpected_error"]
+    assert bench.generated("function", "unexpected") == 1
 
 
 async def test_an_unavailable_generator_dominates_a_transient_failure(bench: Bench) -> None:
