@@ -6,62 +6,64 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Turn:
-    """A message's turn in its group. `held_back`: an earlier message of the group is not done."""
+    """A message's turn in its group. `held_back`: a message before it failed after this one had come."""
 
-    held_back: bool
+    held_back: bool = False
     failed: bool = False
 
 
-@dataclass(slots=True)
-class _Group:
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
-    failed: bool = False
+@dataclass(frozen=True, slots=True)
+class _Place:
+    free: asyncio.Future[None]
+    turn: Turn
 
 
 class Groups:
-    """The message groups that have messages in hand."""
+    """The message groups that have messages in hand, and who waits there."""
 
     def __init__(self) -> None:
-        self._groups: dict[str, _Group] = {}
+        self._waiting: dict[str, deque[_Place]] = {}
 
     @asynccontextmanager
     async def turn(self, group_id: str) -> AsyncIterator[Turn]:
         """Wait for all earlier messages of the group; set `failed` on the turn to hold back later ones.
 
-        Messages take their places in the order in which this is entered. A group that failed is open
-        again once none of its messages is in hand.
+        Messages take their places in the order in which this is entered. Only those are held back that
+        wait when one fails: what comes after that was delivered anew, the failed message first.
         """
-        group = self._groups.get(group_id)
-        if group is None:
-            group = self._groups[group_id] = _Group()
+        turn = Turn()
+        if (waiting := self._waiting.get(group_id)) is None:
+            waiting = self._waiting[group_id] = deque()
         else:
-            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            group.waiting.append(place)
+            place = _Place(asyncio.get_running_loop().create_future(), turn)
+            waiting.append(place)
             try:
-                await place
+                await place.free
             except asyncio.CancelledError:
-                if place.done() and not place.cancelled():
-                    self._next(group_id, group)
+                if not place.free.cancelled():
+                    self._next(group_id)
                 raise
-        turn = Turn(held_back=group.failed)
         try:
             yield turn
         except BaseException:
             turn.failed = True
             raise
         finally:
-            group.failed = group.failed or turn.failed
-            self._next(group_id, group)
+            if turn.failed and not turn.held_back:
+                for place in waiting:
+                    place.turn.held_back = True
+            self._next(group_id)
 
-    def _next(self, group_id: str, group: _Group) -> None:
-        while group.waiting:
-            place = group.waiting.popleft()
-            if not place.done():
-                place.set_result(None)
+    def _next(self, group_id: str) -> None:
+        waiting = self._waiting[group_id]
+        while waiting:
+            place = waiting.popleft()
+            if not place.free.done():
+                place.free.set_result(None)
                 return
-        del self._groups[group_id]
+        del self._waiting[group_id]

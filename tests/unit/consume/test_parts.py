@@ -340,6 +340,26 @@ async def test_a_group_that_failed_opens_again_when_it_is_empty() -> None:
     assert seen == [("1", False), ("2", True), ("3", True), ("4", False)]
 
 
+async def test_what_comes_after_a_failure_is_not_held_back() -> None:
+    """The failed message may be delivered again while others of its first delivery are still let go."""
+    groups, letting_go = Groups(), asyncio.Event()
+    seen: list[tuple[str, bool]] = []
+
+    async def go(name: str, *, fail: bool = False) -> None:
+        async with groups.turn("g") as turn:
+            seen.append((name, turn.held_back))
+            turn.failed = fail or turn.held_back
+            await (letting_go.wait() if turn.held_back else asyncio.sleep(0))
+
+    old = asyncio.gather(go("bad", fail=True), go("next"))
+    await eventually(lambda: len(seen) == 2)
+    new = asyncio.gather(go("bad again"), go("next again"))
+    await asyncio.sleep(0)
+    letting_go.set()
+    await asyncio.gather(old, new)
+    assert seen == [("bad", False), ("next", True), ("bad again", False), ("next again", False)]
+
+
 async def test_leaving_the_line_lets_the_next_one_in() -> None:
     """A message that is cancelled while it waits for its turn does not block its group."""
     groups, gate = Groups(), asyncio.Event()
