@@ -10,12 +10,13 @@ import pytest
 from stacworker.api import Version
 from stacworker.errors import Transient
 from stacworker.load.pgstac import Busy, Loaded
+from stacworker.load.pgstac.slots import slot_keys
 from tests.integration.site import Site, made, site, site_at, until
 from tests.naip import naip_collection
 
 __all__ = ["site"]
 
-_TAKE_SLOT = "SELECT pg_advisory_lock(hashtextextended('stacworker:load:naip', $1))"
+_TAKE_SLOT = [f"SELECT pg_advisory_lock({key})" for key in slot_keys("naip", 2)]
 _LEAVE_SLOTS = "SELECT pg_advisory_unlock_all()"
 
 
@@ -65,7 +66,7 @@ async def test_a_full_collection_is_busy(pgstac_dsn: str, trunc: str | None, slo
     """All slots taken elsewhere: nothing is tried, and others are not held up. Partitioned by time there is one."""
     async with site_at(pgstac_dsn, lock_timeout_s=0.05) as site:
         await site.add_collection(trunc=trunc)
-        await site.admin.execute(_TAKE_SLOT.replace("$1", "0"))
+        await site.admin.execute(_TAKE_SLOT[0])
         for _ in range(5):  # whichever slot is looked at first
             if not busy:
                 assert await site.catalogue.load("naip", [made("a")], max_concurrency=slots) == Loaded(frozenset("a"))
@@ -86,7 +87,7 @@ async def test_who_waits_holds_no_connection(site: Site) -> None:
     for collection in ("naip", "other"):
         await site.add_collection(collection)
         await site.catalogue.load(collection, [made("first", collection=collection)])
-    await site.admin.execute(_TAKE_SLOT.replace("$1", "0"))
+    await site.admin.execute(_TAKE_SLOT[0])
     waiting = [asyncio.ensure_future(site.catalogue.load("naip", [made(f"{n}")])) for n in range(20)]
     await site.blocked()
     assert await site.catalogue.load("other", [made("a", collection="other")]) == Loaded(frozenset("a"))
@@ -99,7 +100,7 @@ async def test_a_delete_waits_for_every_slot(site: Site) -> None:
     """So no load can be putting in what it takes out."""
     await site.add_collection()
     await site.catalogue.load("naip", [made("a")])
-    await site.admin.execute(_TAKE_SLOT.replace("$1", "1"))
+    await site.admin.execute(_TAKE_SLOT[1])
     deleting = asyncio.ensure_future(site.catalogue.delete("naip", {"a": Version(1)}, max_concurrency=2))
     await site.blocked()
     assert [row[0] for row in await site.rows()] == ["a"]

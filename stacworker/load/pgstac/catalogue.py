@@ -16,20 +16,14 @@ from stacworker.api import Version
 from stacworker.database import Connection, Database
 from stacworker.errors import StacworkerError, Transient, Unavailable
 from stacworker.load.pgstac import sql
-from stacworker.load.pgstac.collection import Collection, create_collection, put_collection, read_collection
+from stacworker.load.pgstac.collection import READING, Collection, create_collection, put_collection, read_collection
 from stacworker.load.pgstac.ddl import PartitionMaker
 from stacworker.load.pgstac.partitions import Partitions
 from stacworker.load.pgstac.results import Loaded, MissingCollection
 from stacworker.load.pgstac.rows import make_rows
 from stacworker.load.pgstac.schema import Schema, read_schema
-from stacworker.load.pgstac.transaction import (
-    Changed,
-    delete_items,
-    hold_collection,
-    take_all_slots,
-    take_slot,
-    write_batch,
-)
+from stacworker.load.pgstac.slots import take_all_slots, transaction_in_slot
+from stacworker.load.pgstac.transaction import Changed, delete_items, write_batch
 from stacworker.load.prepare import Prepared
 from stacworker.metrics import Metrics
 from stacworker.postgres_errors import Contended, Gone, OutOfRange
@@ -64,8 +58,6 @@ class Catalogue:
         self._metrics = metrics
         self._settings = {
             "search_path": "pgstac, public",
-            "timezone": "'UTC'",
-            "datestyle": "'ISO'",
             "statement_timeout": f"{round(statement_timeout_s * 1000)}",
             "lock_timeout": f"{round(lock_timeout_s * 1000)}",
             # Plans are kept while a leaf grows: one made when it was empty would read all of it.
@@ -126,15 +118,15 @@ class Catalogue:
                     await self._partitions.ensure(collection, partitions, part.leaf, part.span)
                 label = self._metrics.collection_label(collection)
                 with self._metrics.load_duration.labels(label).time():
-                    async with self._transaction(f"loading into collection {collection!r}") as connection:
-                        started = time.monotonic()
-                        await take_slot(connection, collection, slots)
+                    started = time.monotonic()
+                    doing = f"loading into collection {collection!r}"
+                    async with transaction_in_slot(
+                        self._database, collection, slots, doing, self._settings
+                    ) as connection:
                         self._metrics.lock_wait.labels(label, "collection").observe(time.monotonic() - started)
-                        has_deletions = await hold_collection(
-                            connection, known, remembers_deletions=self._read_schema.remembers_deletions
-                        )
+                        remembers = self._read_schema.remembers_deletions
                         return await write_batch(
-                            connection, collection, partitions.root, batch, conflict, has_deletions=has_deletions
+                            connection, known, partitions.root, batch, conflict, remembers_deletions=remembers
                         )
 
         return await self._persistently(collection, attempt)
@@ -157,9 +149,8 @@ class Catalogue:
                 self._transaction(f"deleting from collection {collection!r}") as connection,
             ):
                 await take_all_slots(connection, collection, slots)
-                remember = self._read_schema.remembers_deletions
-                await hold_collection(connection, known, remembers_deletions=remember)
-                return await delete_items(connection, collection, partitions.root, ids, remember=remember)
+                remembers = self._read_schema.remembers_deletions
+                return await delete_items(connection, known, partitions.root, ids, remembers_deletions=remembers)
 
         return await self._persistently(collection, attempt)
 
@@ -221,7 +212,9 @@ class Catalogue:
         """Return what is known of a collection, reading it where nothing is."""
         known = self._known.get(collection)
         if known is None:
-            async with self._transaction(f"reading collection {collection!r}") as connection:
+            async with self._database.transaction(
+                f"reading collection {collection!r}", settings={**self._settings, **READING}
+            ) as connection:
                 known = await read_collection(connection, collection, has_base_items=self._read_schema.has_base_items)
             if known is not None:
                 if len(self._known) >= _KNOWN_MAX:

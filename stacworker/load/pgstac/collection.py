@@ -13,6 +13,9 @@ from stacworker.load.pgstac import sql
 from stacworker.load.pgstac.partitions import Leaf, Partitions, Trunc
 from stacworker.load.pgstac.versions import with_version
 
+READING = {"timezone": "'UTC'", "datestyle": "'ISO'"}
+"""Settings under which pgstac's functions read the bounds of partitions, and make them, in UTC."""
+
 
 @dataclass(frozen=True, slots=True)
 class Collection:

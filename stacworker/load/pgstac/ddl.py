@@ -13,7 +13,7 @@ import stamina
 from stacworker.database import Connection, Database
 from stacworker.errors import Transient
 from stacworker.load.pgstac import sql
-from stacworker.load.pgstac.collection import read_leaves
+from stacworker.load.pgstac.collection import READING, read_leaves
 from stacworker.load.pgstac.partitions import Leaf, Partitions, Span
 from stacworker.metrics import Metrics
 from stacworker.postgres_errors import Contended, Gone, Orphan, translated
@@ -25,13 +25,13 @@ _QUEUE_TIMEOUT = "'10s'"
 class PartitionMaker:
     """Calls `check_partition` under one lock for all replicas and collections.
 
-    `settings` are those of its transactions; they must make times UTC and ISO.
+    `settings` are those of its transactions.
     """
 
     def __init__(self, database: Database, metrics: Metrics, settings: dict[str, str]) -> None:
         self._database = database
         self._metrics = metrics
-        self._settings = {**settings, "lock_timeout": _QUEUE_TIMEOUT}
+        self._settings = {**settings, **READING, "lock_timeout": _QUEUE_TIMEOUT}
 
     async def ensure(self, collection_id: str, partitions: Partitions, leaf: Leaf, span: Span) -> None:
         """Make rows with `span` fit in a leaf, creating the leaf where it does not exist.

@@ -8,15 +8,8 @@ from __future__ import annotations
 DDL_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('stacworker:ddl', 0))"
 """One for all collections: the DDL of pgstac 0.9 touches views that all of them share."""
 
-TRY_SLOT = """
-    SELECT slot
-    FROM (SELECT (n + $3) % $2 AS slot FROM generate_series(0, $2 - 1) AS n) AS slots
-    WHERE pg_try_advisory_xact_lock(hashtextextended('stacworker:load:' || $1::text, slot))
-    LIMIT 1
-"""
-"""Take the first free slot of a collection ($1), of $2, looking from $3 on; NULL: all are taken."""
-
-WAIT_FOR_SLOT = "SELECT pg_advisory_xact_lock(hashtextextended('stacworker:load:' || $1::text, $2))"
+TRY_LOCKS = "SELECT key FROM unnest($1::bigint[]) AS keys (key) WHERE pg_try_advisory_xact_lock(key) LIMIT 1"
+"""Take the first free one of some locks; NULL: all are taken."""
 
 SCHEMA = """
     SELECT n.nspname IS NOT NULL AS present,
@@ -46,14 +39,6 @@ COLLECTION_0_10 = """
     FROM pgstac.collections c, pgstac.current_base_item(c.id) b WHERE c.id = $1
 """
 EXISTS = "SELECT EXISTS (SELECT FROM pgstac.collections WHERE id = $1)"
-
-HOLD_COLLECTION = "SELECT xmin::text AS row_version FROM pgstac.collections WHERE id = $1 FOR SHARE"
-"""Keeps the collection as it is until the transaction ends, and tells whether it is still what was read."""
-
-HOLD_COLLECTION_AND_DELETIONS = """
-    SELECT xmin::text AS row_version, EXISTS (SELECT FROM stacworker.deletions WHERE collection = $1) AS has_deletions
-    FROM pgstac.collections WHERE id = $1 FOR SHARE
-"""
 
 LEAVES = """
     SELECT c.relname::text AS name,
@@ -107,7 +92,30 @@ PUT_COLLECTION = f"""
 """Keeps a collection whose version is greater."""
 
 
-def lookup(root: str) -> str:
+def wait_for_lock(key: int) -> str:
+    """Return the statement that takes a lock until the transaction ends."""
+    return f"SELECT pg_advisory_xact_lock({key})"
+
+
+def hold_and_look_up(root: str, *, deletions: bool) -> str:
+    """Return the query that keeps a collection ($1) as it is, and finds what it has under some ids ($2).
+
+    The collection's row stays locked until the transaction ends. There is at least one result where the
+    collection exists; all have its `row_version`, which changes with every update, and whether deletions
+    are remembered for it.
+    """
+    has_deletions = "EXISTS (SELECT FROM stacworker.deletions WHERE collection = $1)" if deletions else "false"
+    return f"""
+        WITH held AS MATERIALIZED (
+            SELECT xmin::text AS row_version, {has_deletions} AS has_deletions
+            FROM pgstac.collections WHERE id = $1 FOR SHARE
+        )
+        SELECT h.row_version, h.has_deletions, i.id, i.tableoid::regclass::text AS leaf, i.datetime, i.private
+        FROM held h LEFT JOIN pgstac.{_quoted(root)} AS i ON i.id = ANY ($2::text[])
+    """  # noqa: S608 - a quoted name
+
+
+def look_up(root: str) -> str:
     """Return the query for what a collection has under some ids ($1), wherever it lies."""
     return f"""
         SELECT i.id, i.tableoid::regclass::text AS leaf, i.datetime, i.private
