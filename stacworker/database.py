@@ -154,7 +154,7 @@ class Database:
         """Raise `Unavailable` when the database does not answer a trivial query in time."""
         with translated("asking the database for a sign of life"):
             async with asyncio.timeout(timeout_s), self._acquire() as connection:
-                await connection.fetchval("SELECT 1")
+                await connection.execute("SELECT 1")
 
     @asynccontextmanager
     async def transaction(
@@ -225,11 +225,14 @@ def _bad_dsn() -> ConfigError:
 
 async def _set_codecs(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Send and receive PostGIS' geometry as EWKB, wherever the extension lives."""
-    schema = await connection.fetchval(
-        "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'postgis'"
-    )
-    if schema is not None:
-        await connection.set_type_codec("geometry", schema=schema, encoder=bytes, decoder=bytes, format="binary")
+    # In a transaction, or a pooler might prepare a statement on one server and execute it on another.
+    async with connection.transaction():
+        schema = await connection.fetchval(
+            "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
+            "WHERE e.extname = 'postgis'"
+        )
+        if schema is not None:
+            await connection.set_type_codec("geometry", schema=schema, encoder=bytes, decoder=bytes, format="binary")
 
 
 async def _keep(connection: asyncpg.Connection[asyncpg.Record]) -> None:

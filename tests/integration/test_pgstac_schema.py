@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
+from stacworker.database import Database
 from stacworker.errors import ConfigError
-from stacworker.load.pgstac import Loaded
+from stacworker.load.pgstac import Catalogue, Loaded
+from stacworker.metrics import Metrics
 from stacworker.testing.postgres import Postgres
 from tests.integration.pg import NEWEST
 from tests.integration.site import made, site_at
@@ -95,3 +97,18 @@ async def test_membership_in_pgstac_ingest_is_enough(pgstac_dsn: str) -> None:
                 assert await loader.catalogue.load("other", [made("b", collection="other")], create_missing=True)
         finally:
             await site.admin.execute("DROP ROLE loader")
+
+
+async def test_a_pooler_per_transaction_is_fine(pgstac_dsn: str) -> None:
+    """No prepared statement outlives its transaction, which PgBouncer would lose."""
+    async with (
+        Database(pgstac_dsn, transaction_pooler=True) as database,
+        Catalogue(database=database, metrics=Metrics()) as catalogue,
+    ):
+        await catalogue.ping()
+        for version in (1, 2):
+            items = [made("a", f"2020-0{version}-05", version), made("b", "2020-02-05", version)]
+            assert await catalogue.load("naip", items, create_missing=True) == Loaded(frozenset("ab"))
+        assert await catalogue.delete("naip", {"a": items[0].version}) == frozenset("a")
+        async with database.transaction("looking") as connection:
+            assert await connection.fetch("SELECT name FROM pg_prepared_statements") == []
