@@ -6,6 +6,7 @@ Clients are made once per process and service and shared; each is an async conte
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -66,7 +67,8 @@ class Aws:
 
     def __init__(self, *, endpoint_url: str | None = None, region: str | None = None) -> None:
         with _checked("session"):
-            self._session = Session(region_name=region)
+            # boto reads AWS_DEFAULT_REGION only; AWS_REGION is what the other SDKs read and what ECS sets.
+            self._session = Session(region_name=region or os.environ.get("AWS_REGION"))
         self._endpoint_url = endpoint_url
 
     @asynccontextmanager

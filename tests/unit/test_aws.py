@@ -61,6 +61,14 @@ async def test_wrong_settings_are_told_as_such(
             pass
 
 
+async def test_the_region_may_come_from_either_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS_REGION is what ECS sets, and what the settings promise."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    async with Aws().client("sqs") as client:
+        assert client.meta.region_name == "eu-west-3"
+
+
 async def test_a_profile_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS_PROFILE is a setting too."""
     monkeypatch.setenv("AWS_PROFILE", "nobody")
