@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 _RELEASE_TIMEOUT_S = 5.0
 _DEPTH_EVERY_S = 15.0
+_DRY_AFTER_S = 0.2
+"""SQS answers a receive at once when it has messages: after this long no more are expected from it."""
 _OUTAGE_DELAY_S = 60.0
 """Messages given back in an outage stay away for half to all of this: longer than a receive already under way
 waits, and long enough that every replica has noticed."""
@@ -172,6 +174,7 @@ class Engine:
         me = asyncio.current_task()
         self._receiving.add(me)
         self._expect()
+        dry = asyncio.get_running_loop().call_later(_DRY_AFTER_S, self._run_dry)
         messages: list[Message] = []
         try:
             messages = await self._queue.receive(
@@ -185,6 +188,7 @@ class Engine:
         except Permanent as error:  # the queue is gone, or our request is refused: nothing else will work either
             self.circuit.trip(Unavailable(error.reason, dependency="sqs", error_class=error.error_class))
         finally:
+            dry.cancel()
             self._receiving.discard(me)
             self._slots.settle(reserved, [_size_bytes(message) for message in messages])
         self._last_receive_full = len(messages) == reserved
@@ -193,6 +197,10 @@ class Engine:
     def _expect(self) -> None:
         """Tell the batches whether more messages are about to arrive."""
         self.in_flight.expect_more(bool(self._receiving) and self._last_receive_full)
+
+    def _run_dry(self) -> None:
+        self._last_receive_full = False
+        self._expect()
 
     def _start(self, message: Message, work: asyncio.TaskGroup) -> None:
         held_bytes = _size_bytes(message)

@@ -331,6 +331,20 @@ async def test_one_poller_stays_when_all_are_idle_at_once() -> None:
         await eventually(lambda: not queue.stored)
 
 
+async def test_batches_go_when_a_receive_stays_empty() -> None:
+    """Of a FIFO group one message goes after the other; none waits for the long poll of a queue that gives no more."""
+
+    async def work(message: Message) -> None:
+        flushed = asyncio.Event()
+        with message.in_flight.waiting(flushed.set):
+            await flushed.wait()
+
+    queue = FakeQueue(fifo=True)
+    queue.put(*map(str, range(10)), group_id="g")
+    async with running(work, queue=queue, fifo=True, wait_time_s=20, drain_timeout_s=0.1) as bench:
+        await eventually(lambda: len(bench.queue.deleted) == 10)
+
+
 async def test_drain_finishes_what_is_in_hand() -> None:
     """After SIGTERM the message in hand is finished and deleted, and nothing new is received."""
     go = asyncio.Event()
