@@ -236,7 +236,7 @@ def strange(server: tuple[StrangeS3, str]) -> StrangeS3:
 async def on_strange(server: tuple[StrangeS3, str]) -> AsyncIterator[S3Objects]:
     """Give S3Objects on the strange S3: two slots, no retries inside the client, little patience."""
     aws = Aws(endpoint_url=server[1], region="us-east-1")
-    async with aws.client("s3", max_attempts=0, read_timeout_s=5) as client:
+    async with aws.client("s3", max_retries=0, read_timeout_s=5) as client:
         yield S3Objects(client, Metrics(), max_concurrency=2, max_object_bytes=LIMIT_BYTES, timeout_s=0.5)
 
 
@@ -290,7 +290,7 @@ async def test_an_outage(strange: StrangeS3, on_strange: S3Objects, answer: Answ
 async def test_nobody_there(unused_tcp_port: int) -> None:
     """A refused connection is an outage."""
     aws = Aws(endpoint_url=f"http://127.0.0.1:{unused_tcp_port}", region="us-east-1")
-    async with aws.client("s3", max_attempts=0) as client:
+    async with aws.client("s3", max_retries=0) as client:
         error = await refused(S3Objects(client, Metrics(), timeout_s=5))
     assert (type(error), error.error_class) == (Unavailable, "connection")
 

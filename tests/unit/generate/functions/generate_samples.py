@@ -132,7 +132,7 @@ def closes_everything(request):
 
 
 def writes_to_every_descriptor(request):
-    for fd in range(3, 20):
+    for fd in range(3, 4096):
         with contextlib.suppress(OSError):
             os.write(fd, b"\xff" * 64)
     return item(request)
@@ -217,7 +217,7 @@ def hangs_with_grandchild(request):
 
 
 def crashes_with_grandchild(request):
-    for fd in range(3, 20):
+    for fd in range(3, 4096):
         with contextlib.suppress(OSError):
             os.set_inheritable(fd, True)  # noqa: FBT003 - the standard library's signature
     process = subprocess.Popen(["sleep", "600"], close_fds=False)
