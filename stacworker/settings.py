@@ -210,7 +210,8 @@ class CollectionSettings(_Section):
     max_batch_wait_s: Annotated[float, Field(ge=0, le=300)] = 1.0
     """A batch that is not full goes after this long (sooner when nothing more can come)."""
     max_concurrency: Annotated[int, Field(ge=1, le=32)] = 1
-    """Loads into this collection at the same time, over all replicas."""
+    """Loads into this collection at the same time, over all replicas; one partitioned by time is always
+    loaded one batch at a time, because an item may move between its partitions."""
     conflict: Conflict = "upsert"
     """An item whose id exists: upsert replaces it, ignore keeps it, error dead-letters the new one."""
     create_missing: CreateMissing = False
