@@ -332,6 +332,46 @@ async def test_a_second_signal_exits_at_once(catalogue: Catalogue, worker: MakeW
     assert await running.ended(within_s=5) == 128 + signal.SIGTERM
 
 
+async def test_a_signal_ends_a_start_that_hangs(worker: MakeWorker, queue: MakeQueue, tmp_path: Path) -> None:
+    """A consumer that waits for ever while it is entered keeps nobody from ending the process."""
+    (tmp_path / "late_consumer.py").write_text(
+        "import asyncio\n"
+        "class Late:\n"
+        '    async def __aenter__(self): print(\'{"event": "entering"}\', flush=True); await asyncio.Event().wait()\n'
+        "    async def __aexit__(self, *error): pass\n"
+        "    async def handle(self, message): pass\n"
+        "    async def ping(self): pass\n"
+    )
+    running = worker({"name": "late", "type": "late_consumer:Late", "queue_url": queue().url})
+    await running.start(ready=False)
+    await running.until(lambda: running.events("entering"))
+    assert running.get("/readyz")[0] == 503
+    assert await running.stop() == 0
+
+
+async def test_a_fifo_failure_is_dead_lettered_in_its_turn(
+    worker: MakeWorker, queue: MakeQueue, tmp_path: Path
+) -> None:
+    """What fails is tried as often as the queue allows and leaves with its reason; the rest of its group follows."""
+    (tmp_path / "picky_consumer.py").write_text(
+        "class Picky:\n"
+        "    async def handle(self, message):\n"
+        "        if message.body == 'bad': raise RuntimeError('no')\n"
+        "    async def ping(self): pass\n"
+    )
+    ordered = queue("ordered", max_receive_count=2, fifo=True)
+    await ordered.send("one", "bad", "two", "three", group_id="g")
+    running = worker({"name": "picky", "type": "picky_consumer:Picky", "queue_url": ordered.url})
+    await running.start()
+    await ordered.wait_until_empty()
+    assert ordered.dead_letters is not None
+    (letter,) = await ordered.dead_letters.drain(1)
+    assert (letter.body, letter.group_id) == ("bad", "g")
+    assert letter.attributes["stacworker_reason"] == "gave up after 2 receives: RuntimeError: no"
+    assert running.outcomes() == {"acked": 3, "retried": 1, "released": 2, "dead_lettered": 1}
+    assert await running.stop() == 0
+
+
 @pytest.mark.parametrize("policy", [False, True, "wait"])
 async def test_a_missing_collection_follows_the_setting(
     catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue, policy: object
