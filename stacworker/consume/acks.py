@@ -75,11 +75,19 @@ class Acks:
                 return
 
     async def _delay(self, batch: _Batch) -> None:
-        entries = {lease.message.id: (lease.handle, after_s) for lease, after_s in batch.items()}
-        try:
-            await self._queue.change_visibility(entries)
-        except (Unavailable, Permanent) as error:
-            log.warning("message.delay_failed", queue=self._queue.name, messages=len(entries), error=str(error))
+        """Change visibility, once more for what failed; after that the lease runs out by itself."""
+        left = {lease.message.id: (lease.handle, after_s) for lease, after_s in batch.items()}
+        why = ""
+        for _ in range(2):
+            try:
+                failed = await self._queue.change_visibility(left)
+            except (Unavailable, Permanent) as error:
+                failed = dict.fromkeys(left, Failure("Call", str(error), lost=False))
+            left = {id_: entry for id_, entry in left.items() if id_ in failed}
+            if not left:
+                return
+            why = next(f"{failure.code}: {failure.message}" for failure in failed.values())
+        log.warning("message.delay_failed", queue=self._queue.name, messages=list(left), error=why)
 
 
 class _Merger:
