@@ -126,13 +126,13 @@ class Database:
             "server_settings": {"application_name": application_name},
             **({"statement_cache_size": 0} if transaction_pooler else {}),
         }
-        self._max_connections = max_connections
+        self.max_connections = max_connections
         self._working = asyncio.Semaphore(max(1, max_connections - 1))
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def __aenter__(self) -> Self:
         self._pool = await asyncpg.create_pool(
-            min_size=0, max_size=self._max_connections, connect=self._connect, init=_set_codecs, reset=_keep
+            min_size=0, max_size=self.max_connections, connect=self._connect, init=_set_codecs, reset=_keep
         )
         return self
 

@@ -96,6 +96,29 @@ async def test_who_waits_holds_no_connection(site: Site) -> None:
     assert await asyncio.gather(*waiting) == [Loaded(frozenset({f"{n}"})) for n in range(20)]
 
 
+async def test_busy_collections_leave_connections_to_others(site: Site) -> None:
+    """More collections are taken elsewhere than there are connections: a free one is loaded without a wait."""
+    taken = [f"taken-{number}" for number in range(12)]
+    for collection in (*taken, "free"):
+        await site.add_collection(collection)
+        await site.catalogue.load(collection, [made("first", collection=collection)])
+    for collection in taken:
+        await site.admin.execute(f"SELECT pg_advisory_lock({slot_keys(collection, 1)[0]})")
+    waiting = [asyncio.ensure_future(site.catalogue.load(name, [made("a", collection=name)])) for name in taken]
+    await site.blocked()
+    async with asyncio.timeout(2):  # less than the five seconds for which a lock is waited
+        assert await site.catalogue.load("free", [made("a", collection="free")]) == Loaded(frozenset("a"))
+        await until(lambda: _settled(waiting, at_least=1))
+    assert {type(task.exception()) for task in waiting if task.done()} == {Busy}
+    await site.admin.execute(_LEAVE_SLOTS)
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert ends.count(Loaded(frozenset("a"))) == 3
+
+
+async def _settled(tasks: list[asyncio.Future[Loaded]], *, at_least: int) -> bool:
+    return sum(task.done() for task in tasks) >= at_least
+
+
 async def test_a_delete_waits_for_every_slot(site: Site) -> None:
     """So no load can be putting in what it takes out."""
     await site.add_collection()

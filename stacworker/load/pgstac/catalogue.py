@@ -22,7 +22,7 @@ from stacworker.load.pgstac.partitions import Partitions
 from stacworker.load.pgstac.results import Loaded, MissingCollection
 from stacworker.load.pgstac.rows import make_rows
 from stacworker.load.pgstac.schema import Schema, read_schema
-from stacworker.load.pgstac.slots import take_all_slots, transaction_in_slot
+from stacworker.load.pgstac.slots import Slots
 from stacworker.load.pgstac.transaction import Changed, delete_items, write_batch
 from stacworker.load.prepare import Prepared
 from stacworker.metrics import Metrics
@@ -63,6 +63,7 @@ class Catalogue:
             # Plans are kept while a leaf grows: one made when it was empty would read all of it.
             "enable_seqscan": "off",
         }
+        self._slots = Slots(database, self._settings)
         self._partitions = PartitionMaker(database, metrics, self._settings)
         self._schema: Schema | None = None
         self._known: dict[str, tuple[Collection, Partitions]] = {}
@@ -120,9 +121,7 @@ class Catalogue:
                 with self._metrics.load_duration.labels(label).time():
                     started = time.monotonic()
                     doing = f"loading into collection {collection!r}"
-                    async with transaction_in_slot(
-                        self._database, collection, slots, doing, self._settings
-                    ) as connection:
+                    async with self._slots.transaction(collection, slots, doing) as connection:
                         self._metrics.lock_wait.labels(label, "collection").observe(time.monotonic() - started)
                         remembers = self._read_schema.remembers_deletions
                         return await write_batch(
@@ -144,11 +143,11 @@ class Catalogue:
                 return frozenset()
             known, partitions = found
             slots = 1 if known.trunc else max_concurrency
+            doing = f"deleting from collection {collection!r}"
             async with (
                 self._gate(collection, slots),
-                self._transaction(f"deleting from collection {collection!r}") as connection,
+                self._slots.transaction(collection, slots, doing, take_all=True) as connection,
             ):
-                await take_all_slots(connection, collection, slots)
                 remembers = self._read_schema.remembers_deletions
                 return await delete_items(connection, known, partitions.root, ids, remembers_deletions=remembers)
 

@@ -23,40 +23,56 @@ def slot_keys(collection_id: str, slots: int) -> list[int]:
     return [int.from_bytes(digest, "big", signed=True) for digest in digests]
 
 
-@asynccontextmanager
-async def transaction_in_slot(
-    database: Database, collection_id: str, slots: int, doing: str, settings: Mapping[str, str]
-) -> AsyncIterator[Connection]:
-    """Lend a connection in a transaction that holds one of the collection's slots: a free one, else wait.
+class Slots:
+    """Lends transactions that hold slots.
 
-    Raises `Busy` when the lock_timeout of `settings` passes, and as `Database.transaction` does.
+    Who waits for a slot keeps a connection meanwhile. So only as many as half the connections wait; the others
+    look once and are told `Busy` at once, to come again: collections that are busy elsewhere do not use up the
+    connections that other collections need.
     """
-    keys = slot_keys(collection_id, slots)
-    random.shuffle(keys)
-    entered = False
-    try:
-        # With one slot there is nothing to choose, and waiting for it costs no round trip.
-        first = sql.wait_for_lock(keys[0]) if slots == 1 else ""
-        async with database.transaction(doing, settings=settings, first=first) as connection:
-            if slots > 1 and await connection.fetchval(sql.TRY_LOCKS, keys) is None:
-                with translated(doing):
-                    await connection.execute(sql.wait_for_lock(keys[0]))
-            entered = True
-            yield connection
-    except Contended as error:
-        if entered:
-            raise
-        raise _busy(collection_id) from error
 
+    def __init__(self, database: Database, settings: Mapping[str, str]) -> None:
+        self._database = database
+        self._settings = settings
+        self._may_wait = max(1, (database.max_connections - 1) // 2)
+        self._waiting = 0
 
-async def take_all_slots(connection: Connection, collection_id: str, slots: int) -> None:
-    """Take every slot of the collection until the transaction ends; raises `Busy` as above."""
-    try:
-        with translated(f"waiting for collection {collection_id!r}"):
-            for key in slot_keys(collection_id, slots):
-                await connection.execute(sql.wait_for_lock(key))
-    except Contended as error:
-        raise _busy(collection_id) from error
+    @asynccontextmanager
+    async def transaction(
+        self, collection_id: str, slots: int, doing: str, *, take_all: bool = False
+    ) -> AsyncIterator[Connection]:
+        """Lend a connection in a transaction that holds one of the collection's slots, or all of them.
+
+        Raises `Busy` when the lock_timeout of `settings` passes, and as `Database.transaction` does.
+        """
+        keys = slot_keys(collection_id, slots)
+        if not take_all:
+            random.shuffle(keys)
+        # Where there is nothing to choose, taking the locks costs no round trip.
+        chosen = keys if take_all or slots == 1 else []
+        patient = self._waiting < self._may_wait
+        first = "; ".join(map(sql.wait_for_lock, chosen))
+        if chosen and not patient:
+            first = f"SET LOCAL lock_timeout = 1; {first}; SET LOCAL lock_timeout = {self._settings['lock_timeout']}"
+        entered = False
+        self._waiting += 1
+        try:
+            async with self._database.transaction(doing, settings=self._settings, first=first) as connection:
+                if not chosen and await connection.fetchval(sql.TRY_LOCKS, keys) is None:
+                    if not patient:
+                        raise _busy(collection_id)
+                    with translated(doing):
+                        await connection.execute(sql.wait_for_lock(keys[0]))
+                entered = True
+                self._waiting -= 1
+                yield connection
+        except Contended as error:
+            if entered:
+                raise
+            raise _busy(collection_id) from error
+        finally:
+            if not entered:
+                self._waiting -= 1
 
 
 def _busy(collection_id: str) -> Busy:
