@@ -29,6 +29,13 @@ __all__ = ["ConnectArgs", "Connection", "Credentials", "Database", "iam_credenti
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 _CLOSE_TIMEOUT_S = 5.0
+_PING = """
+    DO $$ BEGIN
+        IF current_setting('transaction_read_only')::bool THEN
+            RAISE read_only_sql_transaction USING MESSAGE = 'the database is read-only';
+        END IF;
+    END $$
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +158,10 @@ class Database:
         await self.ping()
 
     async def ping(self, timeout_s: float = 5.0) -> None:
-        """Raise `Unavailable` when the database does not answer a trivial query in time."""
+        """Raise `Unavailable` when the database does not answer in time, or takes no writes (a standby)."""
         with translated("asking the database for a sign of life"):
             async with asyncio.timeout(timeout_s), self._acquire() as connection:
-                await connection.execute("SELECT 1")
+                await connection.execute(_PING)
 
     @asynccontextmanager
     async def transaction(

@@ -55,5 +55,5 @@ def configure(level: Level = "info", format: Literal["auto", "json", "console"] 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("botocore", "aiobotocore", "urllib3", "asyncio", "uvicorn.access"):
+    for noisy in ("botocore", "aiobotocore", "urllib3", "asyncio", "uvicorn"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

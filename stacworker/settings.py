@@ -367,10 +367,13 @@ class Settings(BaseSettings):
                 for consumer in self.consumers
                 if consumer.type == "load" and consumer.max_in_flight < items
             ]
-        for consumer in self.consumers:
-            if self.drain_timeout_s > 3600:  # noqa: PLR2004 - an hour
-                found.append(f"drain_timeout_s is {self.drain_timeout_s:g}: SIGKILL usually comes much earlier")
-                break
-            if consumer.max_in_flight > 100_000:  # noqa: PLR2004 - SQS allows 120,000 in flight per queue
-                found.append(f"consumer {consumer.name!r}: SQS allows 120,000 messages in flight per queue")
+        if self.drain_timeout_s > 3600:  # noqa: PLR2004 - an hour
+            found.append(f"drain_timeout_s is {self.drain_timeout_s:g}: SIGKILL usually comes much earlier")
+        found += [
+            f"consumer {consumer.name!r}: wait_time_s={consumer.wait_time_s} is longer than drain_timeout_s="
+            f"{self.drain_timeout_s:g}: a receive that is under way at the end is cut off, and what it brings stays "
+            "invisible until its lease runs out"
+            for consumer in self.consumers
+            if consumer.wait_time_s > self.drain_timeout_s
+        ]
         return found

@@ -67,6 +67,17 @@ async def test_a_database_that_is_gone_is_unavailable(site: Site) -> None:
         await site.admin.execute("DROP ROLE away")
 
 
+async def test_a_read_only_database_is_unavailable(pgstac_dsn: str) -> None:
+    """After a failover the old primary answers queries and takes no writes: polling has to pause."""
+    async with site_at(pgstac_dsn) as site:
+        await site.catalogue.ping()
+        name = await site.admin.fetchval("SELECT current_database()")
+        await site.admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    async with Database(pgstac_dsn) as database:
+        with pytest.raises(Unavailable, match="read-only"):
+            await database.ping()
+
+
 async def test_a_cancelled_load_is_rolled_back(site: Site) -> None:
     """Its connection is not used again, and the next load is not disturbed."""
     await site.add_collection()

@@ -257,3 +257,11 @@ def test_kubernetes_service_links_are_not_settings(monkeypatch, name):
     monkeypatch.setenv(name, "tcp://10.0.0.1:8080")
 
     assert load_settings().http == Settings().http
+
+
+def test_a_drain_shorter_than_a_receive_is_questioned(file):
+    """A long poll that outlives the drain would hide what it brings."""
+    settings = load_settings(file(f"{{drain_timeout_s: 5, consumers: [{ITEMS}]}}"))
+
+    (warning,) = settings.warnings()
+    assert "wait_time_s=20 is longer than drain_timeout_s=5" in warning
