@@ -22,10 +22,11 @@ from stacworker.consume.circuit import Circuit
 from stacworker.consume.deadletter import DeadLetters
 from stacworker.consume.groups import Groups, Turn
 from stacworker.consume.lease import Lease, LeaseKeeper
-from stacworker.consume.outcome import Outcome, backoff_s, decide, given_up, unexpected
+from stacworker.consume.outcome import Outcome, unexpected
+from stacworker.consume.settle import Settler
 from stacworker.consume.slots import Slots
 from stacworker.consume.sqs import SqsQueue, size_bytes
-from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
+from stacworker.errors import Permanent, StacworkerError, Unavailable
 from stacworker.inflight import InFlight
 from stacworker.lifecycle import Lifecycle
 from stacworker.metrics import Metrics
@@ -36,9 +37,6 @@ _RELEASE_TIMEOUT_S = 5.0
 _DEPTH_EVERY_S = 15.0
 _DRY_AFTER_S = 0.2
 """SQS answers a receive at once when it has messages: after this long no more are expected from it."""
-_OUTAGE_DELAY_S = 60.0
-"""Messages given back in an outage stay away for half to all of this: longer than a receive already under way
-waits, and long enough that every replica has noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +73,25 @@ class Engine:
         self.name = name
         self._queue = queue
         self._consumer = consumer
-        self._dead_letters = dead_letters
         self._limits = limits
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._now = now
-        self._random = random
         self.in_flight = InFlight()
         self.keeper = LeaseKeeper(queue, visibility_timeout_s=limits.visibility_timeout_s, metrics=metrics)
         self.circuit = Circuit(name, self.ping, metrics=metrics, random=random)
+        self._settler = Settler(
+            dead_letters=dead_letters,
+            circuit=self.circuit,
+            max_receive_count=limits.max_receive_count,
+            backoff_base_s=limits.backoff_base_s,
+            backoff_max_s=limits.backoff_max_s,
+            latency=metrics.end_to_end_latency.labels(queue.name),
+            last_success=metrics.last_success.labels(name),
+            draining=lifecycle.draining.is_set,
+            now=now,
+            random=random,
+        )
         self._acks = Acks(queue, metrics=metrics)
         self._slots = Slots(max_messages=limits.max_in_flight, max_bytes=limits.max_in_flight_bytes)
         self._groups = Groups() if fifo else None
@@ -98,8 +106,6 @@ class Engine:
         self._count_received = metrics.messages_received.labels(queue.name)
         self._count_outcome = {outcome: metrics.messages.labels(queue.name, outcome.value) for outcome in Outcome}
         self._count_duplicate = metrics.duplicate_deliveries.labels(queue.name)
-        self._latency = metrics.end_to_end_latency.labels(queue.name)
-        self._last_success = metrics.last_success.labels(name)
         metrics.in_flight_messages.labels(queue.name).set_function(lambda: len(self._messages))
         metrics.in_flight_bytes.labels(queue.name).set_function(lambda: self._bytes_held)
         metrics.oldest_message_age.labels(queue.name).set_function(self._oldest_age_s)
@@ -234,7 +240,7 @@ class Engine:
                     worked_on = True
                     error = await self._handle(message)
                     # Until it is settled it is neither done nor anybody else's: a drain's end releases it.
-                    outcome, again_after_s = await self._settle(message, error)
+                    outcome, again_after_s = await self._settler.settle(message, error)
                     if again_after_s is None:
                         await self._acks.delete(lease)
                     else:
@@ -282,71 +288,10 @@ class Engine:
             self.in_flight.leave()
         return None
 
-    async def _settle(self, message: Message, error: StacworkerError | None) -> tuple[Outcome, float | None]:
-        """Return how the message ends, and after how many seconds it is to come again: None to delete it."""
-        outcome = decide(error, receive_count=message.receive_count, max_receive_count=self._limits.max_receive_count)
-        if error is None:
-            now = self._now()
-            self._latency.observe(max(0.0, now - message.sent_at))
-            self._last_success.set(now)
-            log.debug("message.acked")
-            return outcome, None
-        if outcome is Outcome.DEAD_LETTERED:
-            error = await self._dead_letter(message, given_up(error, message.receive_count))
-            if error is None:
-                return outcome, None
-        if isinstance(error, Unavailable):
-            outcome, after_s = Outcome.RELEASED, self._outage_s(error)
-        elif isinstance(error, Permanent):
-            outcome, after_s = Outcome.RETRIED, self._limits.backoff_max_s
-        else:
-            outcome, after_s = Outcome.RETRIED, self._backoff_s(message)
-        log.warning(
-            "message.released" if outcome is Outcome.RELEASED else "message.retried",
-            error_class=error.error_class,
-            error=error.reason,
-            receive_count=message.receive_count,
-            visible_after_s=round(after_s, 1),
-        )
-        return outcome, after_s
-
-    async def _dead_letter(self, message: Message, error: Permanent) -> StacworkerError | None:
-        """Hand the message over with its reason; return what kept it from being handed over."""
-        if self._dead_letters is None:
-            log.error("message.no_dead_letter_queue", error_class=error.error_class, error=error.reason)
-            return error
-        try:
-            await self._dead_letters.send(message, error)
-        except (Transient, Unavailable) as refused:
-            return refused
-        log.warning(
-            "message.dead_lettered",
-            error_class=error.error_class,
-            error=error.reason,
-            collection=error.collection,
-            item_id=error.item_id,
-        )
-        return None
-
-    def _outage_s(self, error: Unavailable) -> float:
-        """Pause polling, and return how long to keep the message away; a drain just lets go of it."""
-        if self._lifecycle.draining.is_set():
-            return 0.0
-        self.circuit.trip(error)
-        return _OUTAGE_DELAY_S * (0.5 + self._random() / 2)
-
     async def _give_back(self, lease: Lease, after_s: float) -> None:
         """Let the message come again. Let go of it first: it may be back before SQS' answer is."""
         self.keeper.drop(lease)
         await self._acks.make_visible(lease, after_s)
-
-    def _backoff_s(self, message: Message) -> float:
-        return backoff_s(
-            message.receive_count,
-            base_s=self._limits.backoff_base_s,
-            max_s=self._limits.backoff_max_s,
-            random=self._random,
-        )
 
     # -- ending --------------------------------------------------------------------------------------
 

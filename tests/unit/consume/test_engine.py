@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from stacworker.api import Message
-from stacworker.consume.engine import Engine
+from stacworker.consume.settle import Settler
 from stacworker.consume.sqs import Failure
 from stacworker.errors import Permanent, Refusal, Rejected, Transient, Unavailable
 from stacworker.http.status import Status
@@ -494,11 +494,11 @@ async def test_a_fifo_failure_holds_back_the_rest_of_its_group() -> None:
 async def test_a_defect_of_the_engine_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the engine's own code breaks, run raises instead of going on half alive."""
 
-    async def broken(self: Engine, *_: object) -> None:
+    async def broken(self: Settler, *_: object) -> None:
         raise AssertionError("defect")
 
     async with running() as bench:
-        monkeypatch.setattr(Engine, "_settle", broken)
+        monkeypatch.setattr(Settler, "settle", broken)
         bench.queue.put("a")
         assert bench.task is not None
         with pytest.raises(ExceptionGroup):
