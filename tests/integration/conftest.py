@@ -29,7 +29,11 @@ def worker(tmp_path: Path, localstack: LocalStack, pgstac_dsn: str) -> Iterator[
 
     def make(*consumers: dict[str, Any], **more: Any) -> Worker:
         settings = settings_for(pgstac_dsn, localstack, *consumers, **more)
-        made.append(Worker(tmp_path, settings, {"PYTHONPATH": str(tmp_path)}, name=f"worker{len(made)}"))
+        made.append(
+            Worker(
+                tmp_path, settings, {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)}, name=f"worker{len(made)}"
+            )
+        )
         return made[-1]
 
     yield make
