@@ -302,19 +302,33 @@ class Parts:
         rds = await self._client("rds")
 
         async def sign(host: str, port: int, user: str) -> str:
-            token: str = await rds.generate_db_auth_token(DBHostname=host, Port=port, DBUsername=user)
+            with translated("database", "signing an RDS token"):
+                token: str = await rds.generate_db_auth_token(DBHostname=host, Port=port, DBUsername=user)
             return token
 
         return iam_credentials(args, sign)
 
 
 def secret_credentials(secretsmanager: Any, arn: str) -> Credentials:
-    """Return credentials that are read from a secret for each new connection, so that rotation needs no restart."""
+    """Return credentials that are read from a secret for each new connection, so that rotation needs no restart.
+
+    A secret that is missing or wrong raises `ConfigError`; once it has been good it raises `Unavailable`, because
+    the items at hand are not to blame.
+    """
+    was_good = False
 
     async def read() -> ConnectArgs:
-        with translated("secretsmanager", f"reading the database's secret {arn}"):
-            answer = await secretsmanager.get_secret_value(SecretId=arn)
-        return ConnectArgs.from_secret(answer["SecretString"])
+        nonlocal was_good
+        try:
+            with translated("secretsmanager", f"reading the database's secret {arn}"):
+                answer = await secretsmanager.get_secret_value(SecretId=arn)
+            args = ConnectArgs.from_secret(answer.get("SecretString", ""))
+        except (Permanent, ConfigError) as error:
+            if was_good:
+                raise Unavailable(error.reason, dependency="database", error_class="secret") from error
+            raise ConfigError(f"database.secret_arn: {error.reason.removeprefix('database.secret_arn: ')}") from error
+        was_good = True
+        return args
 
     return read
 

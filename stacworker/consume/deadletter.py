@@ -71,7 +71,9 @@ class DeadLetters:
             letter = Letter(body, attributes, group_id, deduplication_id)
             if letter.size_bytes <= MAX_BODY_BYTES:
                 return letter
-        # Only a part of a message can be larger than a message: the whole message stands for it.
+        if body is message.body:
+            return letter  # from a server with other limits than SQS: whether it takes this back is its own word
+        # A part of a message, such as an item in an S3 object, may be larger: the whole message stands for it.
         return self._letter(message, Refusal(refusal.error), number)
 
     def _attributes(self, message: Message, error: Permanent) -> dict[str, Mapping[str, Any]]:

@@ -313,6 +313,15 @@ async def test_a_body_that_fills_a_message_is_kept_whole(spare: int) -> None:
     assert Letter(letter.body, letter.attributes).size_bytes <= MAX_BODY_BYTES
 
 
+async def test_a_body_beyond_the_limits_of_sqs_is_sent_as_it_is() -> None:
+    """Other servers take larger messages; such a one is not the end of the process."""
+    queue = FakeQueue()
+    body = "x" * (MAX_BODY_BYTES + 1)
+    await letters(queue).send(message(body=body), Permanent("bad"))
+    (letter,) = queue.stored.values()
+    assert letter.body == body
+
+
 async def test_a_part_too_large_for_a_message_is_stood_for_by_the_whole() -> None:
     """An item from an S3 object may be larger than a message: then the notification is kept."""
     queue = FakeQueue()
