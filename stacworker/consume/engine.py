@@ -97,7 +97,8 @@ class Engine:
         self._groups = Groups() if fifo else None
         self._messages: set[asyncio.Task[None]] = set()
         self._pollers: set[asyncio.Task[None]] = set()
-        self._receiving: set[asyncio.Task[None] | None] = set()
+        self._resting: set[asyncio.Task[None]] = set()
+        self._receives = 0
         self._abandoned: list[Lease] = []
         self._last_receive_full = False
         self._bytes_held = 0
@@ -158,9 +159,7 @@ class Engine:
     async def _poll(self, work: asyncio.TaskGroup) -> None:
         """Take room, receive, start. Help comes while receives come back full, and goes when they are empty."""
         while not self._lifecycle.draining.is_set():
-            await self.circuit.wait_closed()
-            reserved = await self._slots.take()
-            messages = await self._receive(reserved)
+            messages = await self._receive(await self._room())
             if self._lifecycle.draining.is_set():
                 await self._release_unstarted(messages)
                 return
@@ -175,10 +174,20 @@ class Engine:
             self._expect()
         self._expect()
 
+    async def _room(self) -> int:
+        """Wait for a closed circuit and for room. Only here does a drain cancel a poller: it holds no message."""
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101
+        self._resting.add(me)
+        try:
+            await self.circuit.wait_closed()
+            return await self._slots.take()
+        finally:
+            self._resting.discard(me)
+
     async def _receive(self, reserved: int) -> list[Message]:
         """Receive into reserved room. Not to be cancelled: SQS may have handed messages out already."""
-        me = asyncio.current_task()
-        self._receiving.add(me)
+        self._receives += 1
         self._expect()
         dry = asyncio.get_running_loop().call_later(_DRY_AFTER_S, self._run_dry)
         messages: list[Message] = []
@@ -195,14 +204,14 @@ class Engine:
             self.circuit.trip(Unavailable(error.reason, dependency="sqs", error_class=error.error_class))
         finally:
             dry.cancel()
-            self._receiving.discard(me)
+            self._receives -= 1
             self._slots.settle(reserved, [_size_bytes(message) for message in messages])
         self._last_receive_full = len(messages) == reserved
         return messages
 
     def _expect(self) -> None:
         """Tell the batches whether more messages are about to arrive."""
-        self.in_flight.expect_more(bool(self._receiving) and self._last_receive_full)
+        self.in_flight.expect_more(self._receives > 0 and self._last_receive_full)
 
     def _run_dry(self) -> None:
         self._last_receive_full = False
@@ -297,9 +306,8 @@ class Engine:
 
     async def _drain(self) -> None:
         """Stop polling, let what is in hand finish with its leases alive, give back the rest, flush deletes."""
-        for poller in self._pollers - self._receiving:
+        for poller in list(self._resting):
             poller.cancel()
-        self._expect()
         while (pending := self._pollers | self._messages) and self._lifecycle.remaining_s > 0:
             await asyncio.wait(pending, timeout=self._lifecycle.remaining_s)
         if pending:
@@ -328,7 +336,11 @@ class Engine:
             self._count_received.inc()
             self._count(Outcome.RELEASED)
             unstarted.append(Lease(message, message.receipt_handle, received_at=0, due_at=0))
-        await asyncio.gather(*(self._acks.make_visible(lease, 0) for lease in unstarted))
+        try:
+            await asyncio.gather(*(self._acks.make_visible(lease, 0) for lease in unstarted))
+        except asyncio.CancelledError:
+            self._abandoned += unstarted
+            raise
 
     # -- watching ------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -194,7 +194,7 @@ async def test_an_outage_pauses_polling_and_burns_one_receive() -> None:
         await eventually(lambda: bench.outcomes() == {"released": 1})
         assert bench.engine.paused_because == "connection refused"
         assert bench.metrics.registry.get_sample_value("stacworker_circuit_open", {"dependency": "database"}) == 1
-        await eventually(lambda: not bench.engine._receiving)
+        await eventually(lambda: not bench.engine._receives)
         bench.queue.stored["m1"].visible_at = 0  # as if its delay were over
         receives = bench.queue.calls.count("receive")
         await eventually(lambda: bench.queue.calls.count("describe") >= 2)
@@ -290,7 +290,7 @@ async def test_attributes_count_as_bytes() -> None:
     async with running(work, max_in_flight_bytes=3_000_000) as bench:
         for id_ in bench.queue.put(*["x"] * 12):
             bench.queue.stored[id_].attributes = large
-        await eventually(lambda: bench.count("in_flight_bytes") > 1_800_000 and not bench.engine._receiving)
+        await eventually(lambda: bench.count("in_flight_bytes") > 1_800_000 and not bench.engine._receives)
         assert len(bench.consumer.handled) <= 3
         go.set()
         await eventually(lambda: not bench.queue.stored)
@@ -324,9 +324,9 @@ async def test_one_poller_stays_when_all_are_idle_at_once() -> None:
 
     queue = Gate()
     async with running(queue=queue, bodies=tuple(map(str, range(40)))) as bench:
-        await eventually(lambda: not queue.stored and len(bench.engine._receiving) > 2)
+        await eventually(lambda: not queue.stored and bench.engine._receives > 2)
         empty.set()
-        await eventually(lambda: len(bench.engine._receiving) == 1)
+        await eventually(lambda: bench.engine._receives == 1)
         queue.put("late")
         await eventually(lambda: not queue.stored)
 
@@ -457,6 +457,30 @@ async def test_drain_lets_a_receive_return_and_gives_its_messages_back() -> None
     assert bench.consumer.handled == []
     assert bench.outcomes() == {"released": 1}
     assert (await queue.depth())["visible"] == 1
+
+
+async def test_a_receive_that_returns_as_the_drain_begins_is_given_back() -> None:
+    """Its messages do not wait for their leases to run out, however close the two moments are."""
+    loop = asyncio.get_running_loop()
+
+    class Waiting(FakeQueue):
+        async def receive(self, *args: object, **kwargs: object) -> list[Message]:
+            messages = await super().receive(*args, **kwargs)  # type: ignore[arg-type]
+            answer: asyncio.Future[list[Message]] = loop.create_future()
+            answers.append(lambda: answer.set_result(messages))
+            return await answer
+
+    answers: list[Callable[[], None]] = []
+    queue = Waiting()
+    async with running(queue=queue, bodies=tuple("abc")) as bench:
+        await eventually(lambda: answers)
+        # The signal's callback and the answer in one turn of the loop: the poller runs first, then the drain.
+        answers[0]()
+        bench.lifecycle.stop("test")
+        await bench.drain()
+    assert bench.consumer.handled == []
+    assert bench.outcomes() == {"released": 3}
+    assert (await queue.depth())["visible"] == 3
 
 
 async def test_fifo_groups_keep_their_order() -> None:
