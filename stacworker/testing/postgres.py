@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -61,7 +61,9 @@ class Postgres:
 
     superuser = "postgres"
 
-    def __init__(self) -> None:
+    def __init__(self, *, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` overlay those of the server that are chosen here for speed."""
+        self._settings = {**_SETTINGS, **(settings or {})}
         self.port = 0
         self._folder: Path | None = None
         self._server: subprocess.Popen[bytes] | None = None
@@ -76,12 +78,7 @@ class Postgres:
             self._folder = _temporary_folder(user)
             self._initialise(bindir, user)
             self._start(bindir, user)
-            self._guard = subprocess.Popen(  # noqa: S603 - a constant
-                ["/bin/sh", "-c", _GUARD, "guard", str(self._server_pid), str(self._folder)],
-                stdin=subprocess.PIPE,
-                process_group=0,
-                **_run_as(user),
-            )
+            self._guard_it(user)
         except BaseException:
             self.stop()
             raise
@@ -151,12 +148,31 @@ class Postgres:
         finally:
             self.drop_database(name)
 
+    def crash(self) -> None:
+        """Kill the server as a crash would (SIGKILL): what it has not committed is gone."""
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+
+    def restart(self) -> None:
+        """Start the server again, on its port and with its data, after a crash.
+
+        Raises `ConfigError` when it does not start.
+        """
+        user = _unprivileged_user()
+        self._dismiss_guard()
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._starts(find_server(), user):
+            # Processes of the crashed server may still hold its shared memory.
+            if time.monotonic() > deadline:
+                log = (self.folder / "log").read_text(errors="replace")
+                raise ConfigError(f"PostgreSQL did not start again; the end of its log: {log.strip()[-1000:]}")
+            time.sleep(0.1)
+        self._guard_it(user)
+
     def stop(self) -> None:
         """Stop the server and remove its folder; harmless when done before."""
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            guard.kill()
-            guard.communicate()
+        self._dismiss_guard()
         server, self._server = self._server, None
         if server is not None:
             _stop(server)
@@ -169,6 +185,20 @@ class Postgres:
         if self._server is None:
             raise RuntimeError("the cluster is not running")
         return self._server.pid
+
+    def _guard_it(self, user: pwd.struct_passwd | None) -> None:
+        self._guard = subprocess.Popen(  # noqa: S603 - a constant
+            ["/bin/sh", "-c", _GUARD, "guard", str(self._server_pid), str(self._folder)],
+            stdin=subprocess.PIPE,
+            process_group=0,
+            **_run_as(user),
+        )
+
+    def _dismiss_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.communicate()
 
     def _initialise(self, bindir: Path, user: pwd.struct_passwd | None) -> None:
         options = ["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C"]
@@ -194,7 +224,7 @@ class Postgres:
 
     def _starts(self, bindir: Path, user: pwd.struct_passwd | None) -> bool:
         settings = {
-            **_SETTINGS,
+            **self._settings,
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": str(self.folder),

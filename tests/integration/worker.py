@@ -30,7 +30,15 @@ FIXTURES = Path(__file__).parent / "data"
 class Worker:
     """One process of the daemon, started as a user starts it."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], env: Mapping[str, str], name: str = "worker") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        env: Mapping[str, str],
+        name: str = "worker",
+        module: str = "stacworker",
+    ) -> None:
+        self._module = module
         self.log_file = folder / f"{name}.log"
         self._config = folder / f"{name}.yaml"
         self._config.write_text(yaml.safe_dump({"http": {"host": "127.0.0.1", "port": 0}, **settings}))
@@ -40,17 +48,21 @@ class Worker:
 
     async def start(self, *, ready: bool = True) -> None:
         """Start; return once it is ready."""
+        self.spawn()
+        if ready:
+            await self.until(self.is_ready, within_s=30)
+
+    def spawn(self) -> None:
+        """Start, and wait for nothing."""
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stacworker", "run", "--config", str(self._config)],
+                [sys.executable, "-m", self._module, "run", "--config", str(self._config)],
                 env=self._env,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
         self._port = 0
-        if ready:
-            await self.until(self.is_ready, within_s=30)
 
     async def until(self, condition: Callable[[], Any], within_s: float = 30.0) -> None:
         """Return once the condition holds; fail with the log when it does not, or when the process ends."""

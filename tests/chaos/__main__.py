@@ -1,0 +1,73 @@
+"""Inject faults and check that nothing is lost: `scripts/chaos --help`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.chaos.campaign import FAULTS, Plan, plans
+from tests.chaos.report import Row, print_table, write_json
+from tests.chaos.round import Result, Round
+from tests.chaos.world import World
+
+_MIXED = 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a campaign; return 0 when every promise was kept."""
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="what workloads and plans are drawn from (default: 1)")
+    parser.add_argument("--minutes", type=float, help="go on with mixed rounds until so many minutes are over")
+    parser.add_argument("--only", action="append", default=[], metavar="FAULT", help="only this fault (repeatable)")
+    parser.add_argument("--mixed", type=int, help=f"how many mixed rounds (default: {_MIXED}, with --only: none)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round to this file")
+    parser.add_argument("--list", action="store_true", help="list the faults and end")
+    arguments = parser.parse_args(argv)
+    if arguments.list:
+        print("\n".join(FAULTS))
+        return 0
+    if unknown := [name for name in arguments.only if name not in FAULTS]:
+        parser.error(f"no such fault: {', '.join(unknown)}; --list shows them")
+    return asyncio.run(_campaign(arguments))
+
+
+async def _campaign(arguments: argparse.Namespace) -> int:
+    mixed = arguments.mixed
+    if mixed is None and arguments.minutes is None:
+        mixed = 0 if arguments.only else _MIXED
+    end = time.monotonic() + arguments.minutes * 60 if arguments.minutes else None
+    rows: list[Row] = []
+    with World() as world:
+        for number, plan in enumerate(plans(arguments.seed, arguments.only, mixed)):
+            if end is not None and len(plan.faults) > 1 and time.monotonic() > end:
+                break
+            result = await Round(world, plan.seed, plan.faults, scale=plan.scale, seconds=plan.seconds).run()
+            rows.append((plan, result))
+            _tell(number, plan, result)
+    print_table(rows)
+    if arguments.json:
+        write_json(arguments.json, arguments.seed, rows)
+    broken = sum(len(result.violations) for _, result in rows)
+    idle = [plan.name for plan, result in rows if len(plan.faults) == 1 and not sum(result.injected.values())]
+    print(f"seed {arguments.seed}: {broken} broken promises" + (f"; not injected: {', '.join(idle)}" if idle else ""))
+    return 1 if broken or idle else 0
+
+
+def _tell(number: int, plan: Plan, result: Result) -> None:
+    verdict = "ok" if not result.violations else f"BROKEN {dict(result.broken)}"
+    injected = ", ".join(f"{name}: {count}" for name, count in result.injected.items())
+    print(
+        f"{number:3} {verdict}  {injected}; {result.items} items in {result.messages} messages, "
+        f"{result.letters} dead letters, {result.seconds:.1f} s (seed {result.seed})",
+        flush=True,
+    )
+    for violation in result.violations[:10]:
+        print(f"      {violation.kind}: {violation.what}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
