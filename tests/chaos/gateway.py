@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import socket
 import struct
 from collections import Counter, defaultdict
@@ -135,6 +136,9 @@ class Gateway:
     # -- one call ------------------------------------------------------------------------------------
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the answer itself has not begun
         call = read_call(request.method, request.raw_path, CIMultiDict(request.headers), await request.content.read())
         self.calls[call.operation] += 1
         act: Act = self._act
@@ -174,8 +178,9 @@ class Gateway:
     async def _pass_on(self, call: Call) -> Answer:
         headers = {name: value for name, value in call.headers.items() if name.lower() not in _OF_ONE_CONNECTION}
         url = URL(self._target + call.path, encoded=True)
+        data = io.BytesIO(call.body) if call.body else None  # aiohttp warns of large bodies that are bytes
         async with self._session.request(
-            call.method, url, headers=headers, data=call.body or None, allow_redirects=False
+            call.method, url, headers=headers, data=data, allow_redirects=False
         ) as response:
             body = await response.read()
             kept = CIMultiDict(
