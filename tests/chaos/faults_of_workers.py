@@ -7,6 +7,7 @@ import signal
 import time
 from random import Random
 
+from tests.chaos.generator import TROUBLES
 from tests.chaos.launcher import POINTS
 from tests.chaos.round import Fault, Round
 
@@ -106,5 +107,5 @@ FAULTS = (
     Fault("2 to 8 replicas come and go", _come_and_go, tries=_MANY_TRIES),
     Fault("workers stopped longer than a lease", _paused, tries=_MANY_TRIES),
     Fault("wall clock jumps", _wrong_clock, env=lambda _: {"CHAOS_CLOCK": "0,3600,-7200,86400,-1,0"}),
-    Fault("generators crash, hang, leak, print, close", _bad_children, tries=6, generates=True),
+    Fault("generators crash, hang, leak, print, close", _bad_children, tries=6, generates=True, troubles=TROUBLES),
 )

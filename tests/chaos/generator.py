@@ -57,7 +57,7 @@ def _close() -> None:
 
 
 def _fail() -> None:
-    raise ValueError("no such granule")
+    raise ConnectionError("the archive does not answer")
 
 
 _TROUBLES = {

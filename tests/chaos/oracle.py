@@ -15,6 +15,7 @@ KINDS = (
     "lost",
     "duplicated",
     "outdated",
+    "unfindable",
     "invented",
     "dead_lettered",
     "not_dead_lettered",
@@ -22,7 +23,8 @@ KINDS = (
     "stalled",
     "unclean",
 )
-"""What may go wrong: an item is nowhere, has several rows, is not the newest, or was never sent; a good message
+"""What may go wrong: an item is nowhere, has several rows, is not the newest,
+is not found by search, or was never sent; a good message
 became a dead letter, a bad one did not; a message was deleted before its items were committed; messages are
 left over; a worker did not end well or met something that nobody foresaw."""
 

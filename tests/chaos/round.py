@@ -17,7 +17,6 @@ from typing import Any
 
 from tests.chaos.fleet import Environment, Fleet
 from tests.chaos.gateway import Gateway
-from tests.chaos.generator import TROUBLES
 from tests.chaos.oracle import Letter, Row, Violation, judge
 from tests.chaos.tcp import TcpProxy
 from tests.chaos.witness import Witness
@@ -39,7 +38,8 @@ class Fault:
     """Something that goes wrong. `inject` does it to a running round for a while and returns how many times.
 
     `tries` is the queue's maxReceiveCount: 5 where nothing may cost a message its tries, more where workers
-    are killed. `env` is what workers are started with.
+    are killed. `env` is what workers are started with. With `generates` there are requests too, some of which get
+    their generator into `troubles`.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Fault:
     tries: int = 5
     replicas: int = 2
     generates: bool = False
+    troubles: tuple[str, ...] = ()
     fifo: bool = False
     env: Environment = lambda _: {}
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -241,7 +242,8 @@ class Round:
         maker.moving(200, versions=4, ties=40)
         maker.bad(round(24 * self._scale))
         if self._generates:
-            maker.requests(round(90 * self._scale), TROUBLES)
+            troubles = [each for fault in self.faults for each in fault.troubles]
+            maker.requests(round(90 * self._scale), troubles)
         return maker.workload()
 
     async def _send(self, workload: Workload) -> None:
@@ -315,7 +317,7 @@ class Round:
             ((features,),) = await asyncio.to_thread(self.world.fetch, self.database, _SEARCH, json.dumps(asked))
             found = {feature["id"]: feature for feature in features}
             missing += [
-                Violation("lost", f"search does not find {copy.key} as it was sent: {found.get(copy.id)}")
+                Violation("unfindable", f"search does not find {copy.key} as it was sent: {found.get(copy.id)}")
                 for copy in copies
                 if not _equal(found.get(copy.id), copy.body())
             ]

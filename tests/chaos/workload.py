@@ -191,13 +191,13 @@ class Maker:
         return Workload(tuple(parcels))
 
     def requests(self, count: int, troubles: Sequence[str]) -> None:
-        """Add requests for the generator of `generator.py`: most are good, some in trouble once or always."""
+        """Add requests for the generator of `generator.py`: good ones, and some in one of `troubles`, once or always."""
         for number in range(count):
             copies = self._copies(3)
             request: dict[str, Any] = {"id": self._next("request"), "path": "made/on/request"}
             request["items"] = [copy.body() for copy in copies]
             marks: tuple[str, ...] = ()
-            if number % 5 == 0:
+            if troubles and number % 5 == 0:
                 request |= {"trouble": troubles[number // 5 % len(troubles)], "once_in": self.state}
                 if number % 15 == 0:
                     request |= {"once_in": None, "mark": (mark := self._next("bad"))}
