@@ -37,7 +37,7 @@ class TcpProxy:
 
     async def __aenter__(self) -> Self:
         self.pass_()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -46,7 +46,6 @@ class TcpProxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        await asyncio.sleep(0)  # what was just accepted has a task that has not begun
         links = list(self._links)
         for link in links:
             link.reset()
@@ -95,15 +94,18 @@ class TcpProxy:
         """
         self._cuts.append(_Cut(pattern, forward_first, times))
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
             self.injected["refused"] += 1
             _reset(writer)
             return
-        task = asyncio.current_task()
-        assert task is not None
-        link = _Link(task, [writer])
+        link = _Link([writer])
+        # A task of our own: a cancelled one of the server's is reported as an error (Python 3.11).
+        link.task = asyncio.create_task(self._serve(link, reader, writer))
         self._links.add(link)
+        link.task.add_done_callback(lambda _: self._links.discard(link))
+
+    async def _serve(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if not self._moving.is_set():
                 self.injected["frozen"] += 1
@@ -119,7 +121,6 @@ class TcpProxy:
         except* OSError:
             pass  # either side is gone: so goes the other
         finally:
-            self._links.discard(link)
             for each in link.writers:
                 _reset(each)
 
@@ -179,8 +180,8 @@ class _Cut:
 class _Link:
     """One connection: the client's side, and the server's once it is open."""
 
-    task: asyncio.Task[None]
     writers: list[asyncio.StreamWriter]
+    task: asyncio.Task[None] = field(init=False)
     muted: bool = False
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
