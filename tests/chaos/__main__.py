@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.chaos.campaign import FAULTS, Plan, plans
-from tests.chaos.report import Row, print_table, write_json
-from tests.chaos.round import Result, Round
+from tests.chaos.campaign import FAULTS, plans
+from tests.chaos.report import Row, say, show_round, show_table, write_json
+from tests.chaos.round import Round
 from tests.chaos.world import World
 
 _MIXED = 4
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list the faults and end")
     arguments = parser.parse_args(argv)
     if arguments.list:
-        print("\n".join(FAULTS))
+        say("\n".join(FAULTS))
         return 0
     if unknown := [name for name in arguments.only if name not in FAULTS]:
         parser.error(f"no such fault: {', '.join(unknown)}; --list shows them")
@@ -47,26 +47,14 @@ async def _campaign(arguments: argparse.Namespace) -> int:
                 break
             result = await Round(world, plan.seed, plan.faults, scale=plan.scale, seconds=plan.seconds).run()
             rows.append((plan, result))
-            _tell(number, plan, result)
-    print_table(rows)
+            show_round(number, result)
+    show_table(rows)
     if arguments.json:
         write_json(arguments.json, arguments.seed, rows)
     broken = sum(len(result.violations) for _, result in rows)
     idle = [plan.name for plan, result in rows if len(plan.faults) == 1 and not sum(result.injected.values())]
-    print(f"seed {arguments.seed}: {broken} broken promises" + (f"; not injected: {', '.join(idle)}" if idle else ""))
+    say(f"seed {arguments.seed}: {broken} broken promises" + (f"; not injected: {', '.join(idle)}" if idle else ""))
     return 1 if broken or idle else 0
-
-
-def _tell(number: int, plan: Plan, result: Result) -> None:
-    verdict = "ok" if not result.violations else f"BROKEN {dict(result.broken)}"
-    injected = ", ".join(f"{name}: {count}" for name, count in result.injected.items())
-    print(
-        f"{number:3} {verdict}  {injected}; {result.items} items in {result.messages} messages, "
-        f"{result.letters} dead letters, {result.seconds:.1f} s (seed {result.seed})",
-        flush=True,
-    )
-    for violation in result.violations[:10]:
-        print(f"      {violation.kind}: {violation.what}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -191,11 +192,9 @@ async def _maintenance(round_: Round) -> int:
 
 async def _collections_change(round_: Round) -> int:
     async def change() -> int:
-        title = f"Title {round_.random.random()}"
-        await round_.world.execute(
-            round_.database,
-            f"""SET lock_timeout = '300ms'; UPDATE pgstac.collections SET content = content || '{{"title": "{title}"}}'""",
-        )
+        title = json.dumps({"title": f"Title {round_.random.random()}"})
+        statement = f"UPDATE pgstac.collections SET content = content || '{title}'"
+        await round_.world.execute(round_.database, f"SET lock_timeout = '300ms'; {statement}")
         return len(COLLECTIONS)
 
     return await _repeat(round_, 0.3, change)

@@ -58,7 +58,7 @@ async def _come_and_go(round_: Round) -> int:
     end = time.monotonic() + round_.seconds
     fleet, random = round_.fleet, round_.random
     while time.monotonic() < end:
-        if len(fleet.alive) < 2 or (len(fleet.alive) < _MAX_REPLICAS and random.random() < 0.6):  # noqa: PLR2004
+        if len(fleet.alive) < 2 or (len(fleet.alive) < _MAX_REPLICAS and random.random() < 0.6):
             fleet.add()
         elif (worker := fleet.one()) is not None:
             worker.signal(random.choice((signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)))
@@ -90,7 +90,7 @@ async def _wrong_clock(round_: Round) -> int:
 
 
 async def _bad_children(round_: Round) -> int:
-    """The requests themselves ask for the trouble; count how often a child was in it."""
+    """Leave it to the requests to ask for trouble, and count how often a child was in it."""
     await asyncio.sleep(round_.seconds)
     workers = round_.fleet.alive
     return int(

@@ -47,9 +47,9 @@ class Bomb:
         """Let the bomb see every call of a coroutine function before it begins."""
         self._weave(owner, name, lambda: self.passes(point), lambda _: None)
 
-    def after(self, point: str, owner: Any, name: str) -> None:
-        """Let the bomb see every result of a coroutine function that is not empty."""
-        self._weave(owner, name, lambda: None, lambda result: self.passes(point) if result or result is None else None)
+    def after(self, point: str, owner: Any, name: str, *, empty_too: bool = True) -> None:
+        """Let the bomb see every result of a coroutine function."""
+        self._weave(owner, name, lambda: None, lambda result: self.passes(point) if result or empty_too else None)
 
     @staticmethod
     def _weave(owner: Any, name: str, begin: Callable[[], None], end: Callable[[Any], None]) -> None:
@@ -73,22 +73,15 @@ def arm(bomb: Bomb) -> None:
     from stacworker.lifecycle import Lifecycle  # noqa: PLC0415
     from stacworker.load.pgstac import catalogue  # noqa: PLC0415
 
-    bomb.after("after_receive", SqsQueue, "receive")
+    bomb.after("after_receive", SqsQueue, "receive", empty_too=False)
     bomb.before("during_generation", Child, "_receive_items")
     bomb.before("before_copy", catalogue, "write_batch")
     bomb.after("between_copy_and_commit", catalogue, "write_batch")
     bomb.after("after_commit", catalogue.Catalogue, "load")
     bomb.before("before_delete", SqsQueue, "delete")
+    bomb.after("after_delete", SqsQueue, "delete")
     bomb.after("after_dead_letter", DeadLetters, "send")
     bomb.before("before_release", SqsQueue, "change_visibility")
-    delete = SqsQueue.delete
-
-    async def delete_and_pass(self: SqsQueue, *args: Any) -> Any:
-        result = await delete(self, *args)
-        bomb.passes("after_delete")
-        return result
-
-    SqsQueue.delete = delete_and_pass  # type: ignore[method-assign]
     stop = Lifecycle.stop
 
     def stop_and_pass(self: Lifecycle, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,26 @@ def _shown(value: float) -> str:
     return f"{round(value):,}"
 
 
-def print_table(rows: Sequence[Row]) -> None:
-    """Print the table as wide as it needs to be."""
+def say(text: str) -> None:
+    """Write a line."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def show_round(number: int, result: Result) -> None:
+    """Write how a round ended, with what was broken."""
+    verdict = "ok" if not result.violations else f"BROKEN {dict(result.broken)}"
+    injected = ", ".join(f"{name}: {count}" for name, count in result.injected.items())
+    say(
+        f"{number:3} {verdict}  {injected}; {result.items} items in {result.messages} messages, "
+        f"{result.letters} dead letters, {result.seconds:.1f} s (seed {result.seed})"
+    )
+    for violation in result.violations[:10]:
+        say(f"      {violation.kind}: {violation.what}")
+
+
+def show_table(rows: Sequence[Row]) -> None:
+    """Write the table as wide as it needs to be."""
     Console(width=140).print(table(rows))
 
 

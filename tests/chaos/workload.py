@@ -143,7 +143,7 @@ class Maker:
             lines = b"\n".join(json.dumps(copy.body()).encode() for copy in copies)
             zipped = number % 2 == 1
             key = f"in box/{self._next('part')}.ndjson{'.gz' if zipped else ''}"
-            data = gzip.compress(lines, 1) if zipped else lines
+            data = gzip.compress(lines, 1, mtime=0) if zipped else lines
             self._event(key, data, copies)
 
     def moving(self, items: int, versions: int, ties: int) -> None:
@@ -170,7 +170,7 @@ class Maker:
                 self._parcels.append(Parcel(_sns(_collection(bodies), moment), tuple(good), (mark,)))
             elif number % 4 == 1:
                 self._parcels.append(Parcel(f"{mark} {{ is not JSON", (), (mark,)))
-            elif number % 4 == 2:  # noqa: PLR2004 - kinds in turn
+            elif number % 4 == 2:
                 event = _s3_event(self.bucket, f"gone/{mark}.json", self._moment(), "0A")
                 self._parcels.append(Parcel(event, (), (mark,)))
             else:
@@ -191,7 +191,7 @@ class Maker:
         return Workload(tuple(parcels))
 
     def requests(self, count: int, troubles: Sequence[str]) -> None:
-        """Add requests for the generator of `generator.py`: good ones, and some in one of `troubles`, once or always."""
+        """Add requests for the generator of `generator.py`; some get into one of `troubles`, once or always."""
         for number in range(count):
             copies = self._copies(3)
             request: dict[str, Any] = {"id": self._next("request"), "path": "made/on/request"}
