@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-import orjson
-
 from stacworker.errors import Permanent, StacworkerError
 from stacworker.inflight import InFlight
 from stacworker.load.bisect import Isolated, load_isolating
@@ -204,9 +202,14 @@ class Batcher:
             elif error is not None:
                 _fail(entries, error)
             else:
-                superseded += len(entries) - (item_id in found.loaded)
+                tied = [entry for entry in entries if _is_tied(entry.item, entries[-1].item)]
+                superseded += len(entries) - len(tied) - (item_id in found.loaded)
                 for entry in entries:
-                    entry.submission.settle(entry.index, None)
+                    if entry not in tied:
+                        entry.submission.settle(entry.index, None)
+                if tied:
+                    rivals[item_id] = tied
+                    continue
             del rivals[item_id]
         self._metrics.items_loaded.labels(label).inc(len(found.loaded))
         self._metrics.items_superseded.labels(label).inc(superseded)
@@ -232,9 +235,16 @@ def _rivals(batch: Iterable[Entry]) -> Rivals:
 
 
 def _age(entry: Entry) -> tuple[object, ...]:
-    # Between equal versions the catalogue's rule: the later time, else the content, never the order of arrival.
-    item = entry.item
-    return item.version, item.datetime, item.end_datetime, orjson.dumps(item.body, option=orjson.OPT_SORT_KEYS)
+    return _age_of(entry.item)
+
+
+def _age_of(item: Prepared) -> tuple[object, ...]:
+    return item.version, item.datetime, item.end_datetime
+
+
+def _is_tied(item: Prepared, newest: Prepared) -> bool:
+    """Tell whether only the content decides between two items: the catalogue does, so each has to be put to it."""
+    return item is not newest and _age_of(item) == _age_of(newest) and item.body != newest.body
 
 
 def _error(item_id: str, found: Isolated, item: Prepared) -> StacworkerError | None:

@@ -21,6 +21,7 @@ from stacworker.metrics import Metrics
 from stacworker.settings import CollectionSettings
 from tests.unit.load.documents import collection, item
 
+TIE = "2020-01-31T00:00:00Z"
 REFUSES_BAD = """
     CREATE FUNCTION pgstac.refuse_bad() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -108,3 +109,29 @@ async def test_two_replicas_end_with_the_newest_of_each_item(pgstac_dsn: str, da
         "FROM pgstac.items GROUP BY collection ORDER BY collection"
     )
     assert [tuple(row) for row in rows] == [("a", 50, 50, 5), ("b", 50, 50, 5)]
+
+
+async def test_ties_end_the_same_in_one_batch_and_apart(pgstac_dsn: str, database: Any) -> None:
+    """Of two items of one version and time the same one stays, whether they meet in a batch or in the catalogue."""
+    rivals = {
+        # As text the longer key is the smaller of each pair; as jsonb, which looks at lengths first, the greater.
+        "content": [item("content", properties={"datetime": TIE, key: 1}) for key in ("a_long_key", "z")],
+        "geometry": [item("geometry", geometry={"type": "Point", "coordinates": [x, 1]}) for x in (1, 2)],
+    }
+    ends = set()
+    async with replica(pgstac_dsn) as (sink, _):
+        await sink.put([collection("c")], InFlight())
+        for together in (True, False):
+            for turned in (False, True):
+                orders = [pair[::-1] if turned else pair for pair in rivals.values()]
+                documents = [document for pair in orders for document in pair]
+                if together:
+                    assert await put_each(sink, documents) == []
+                else:
+                    for document in documents:
+                        await sink.put([document], InFlight())
+                rows = await database.fetch("SELECT id, geometry::text, content::text FROM pgstac.items ORDER BY id")
+                assert [row["id"] for row in rows] == ["content", "geometry"]
+                ends.add(tuple(map(tuple, rows)))
+                await database.execute("DELETE FROM pgstac.items")
+    assert len(ends) == 1

@@ -131,10 +131,10 @@ def delete(leaf: str) -> str:
 def upsert(leaf: str) -> str:
     """Return the statement that writes rows to a leaf and returns the ids that it wrote.
 
-    A row whose version is greater stays; of equal versions the greater datetime, end and content stay,
-    so that redelivered messages write nothing and concurrent writers agree.
+    A row whose version is greater stays; of equal versions the greater datetime, end, content and geometry
+    stay, so that redelivered messages write nothing and concurrent writers agree.
     """
-    times = "{0}.datetime, {0}.end_datetime, {0}.content"
+    times = "{0}.datetime, {0}.end_datetime, {0}.content, {0}.geometry"
     return f"""
         INSERT INTO pgstac.{_quoted(leaf)} AS t (id, geometry, collection, datetime, end_datetime, content, private)
         SELECT u.id, u.geometry, $1, u.datetime, u.end_datetime, u.content, u.private
