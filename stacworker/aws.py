@@ -33,23 +33,28 @@ _THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
-_DENIED = frozenset(
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
+BAD_CREDENTIALS = frozenset(
     {
-        "AccessDenied",
-        "AccessDeniedException",
         "AuthFailure",
         "ExpiredToken",
         "ExpiredTokenException",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
+        "InvalidSignatureException",
         "InvalidToken",
+        "MissingAuthenticationToken",
         "RequestExpired",
+        "RequestTimeTooSkewed",
         "SignatureDoesNotMatch",
         "TokenRefreshRequired",
         "UnrecognizedClientException",
     }
 )
+"""Answers about who we are, and so about every call; what they say of what we may do is in `_DENIED`."""
 
+NO_ACCESS = frozenset({"access_denied", "bad_credentials", "no_credentials"})
+"""Error classes that time alone does not mend."""
 
 _WRONG_SETTINGS = (
     botocore.exceptions.ConfigNotFound,
@@ -73,12 +78,14 @@ class Aws:
 
     @asynccontextmanager
     async def client(
-        self, service: str, *, max_connections: int = 50, read_timeout_s: float = 60.0, max_retries: int = 2
+        self, service: str, *, max_connections: int = 50, read_timeout_s: float = 20.0, max_retries: int = 2
     ) -> AsyncIterator[Any]:
         """Lend a client.
 
-        `read_timeout_s` must be longer than the longest long poll. Retries inside the client are few:
-        the engine has its own.
+        A connection on which nothing comes for `read_timeout_s` is given up, and the call made again on another:
+        it must be longer than the longest long poll. Retries inside the client are few: the engine has its own.
+
+        Raises `Unavailable` when credentials cannot be had where the environment says they are.
         """
         config = AioConfig(
             max_pool_connections=max_connections,
@@ -86,10 +93,9 @@ class Aws:
             read_timeout=read_timeout_s,
             retries={"mode": "standard", "max_attempts": max_retries},
             s3={"addressing_style": "path"} if self._endpoint_url else None,
-            tcp_keepalive=True,
         )
         async with AsyncExitStack() as stack:
-            with _checked(f"client for {service}"):
+            with translated(service, "getting credentials"), _checked(f"client for {service}"):
                 client = await stack.enter_async_context(
                     self._session.client(service, endpoint_url=self._endpoint_url, config=config)
                 )
@@ -115,24 +121,15 @@ def translated(dependency: str, doing: str) -> Iterator[None]:
     """Turn botocore's and aiohttp's errors into ours.
 
     Throttling, 5xx, connections and timeouts: `Unavailable(dependency)`. Credentials and permissions:
-    `Unavailable` too (every message would fail), with error class `access_denied`. A request that
-    the service says is wrong: `Permanent` with the service's words.
+    `Unavailable` too (every message would fail), with error class `bad_credentials` (whatever they are used
+    for), `access_denied` (for this) or `no_credentials`. A request that the service says is wrong: `Permanent`
+    with the service's words. An answer that cannot be understood, here or in what the caller does with it:
+    `Unavailable` with error class `bad_answer`.
     """
     try:
         yield
     except botocore.exceptions.ClientError as error:
-        code = error_code(error)
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        # One line: what follows a wrong signature's is the signed request, session token included.
-        message = str(error.response.get("Error", {}).get("Message") or "").partition("\n")[0]
-        text = f"{doing}: {code}: {message}".rstrip(": ")
-        if code in _THROTTLED or status in (429, 503):
-            raise Unavailable(text, dependency=dependency, error_class="throttled") from error
-        if code in _DENIED or status in (401, 403):
-            raise Unavailable(text, dependency=dependency, error_class="access_denied") from error
-        if status >= _SERVER_ERROR:
-            raise Unavailable(text, dependency=dependency, error_class="server_error") from error
-        raise Permanent(text, error_class=f"{dependency}_refused") from error
+        raise _refused(error, dependency, doing) from error
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
         raise Unavailable(f"{doing}: {error}", dependency=dependency, error_class="no_credentials") from error
     except botocore.exceptions.ParamValidationError as error:
@@ -148,13 +145,42 @@ def translated(dependency: str, doing: str) -> Iterator[None]:
         raise Unavailable(
             f"{doing}: {type(error).__name__}: {error}", dependency=dependency, error_class="connection"
         ) from error
-    except (botocore.parsers.ResponseParserError, AttributeError, ValueError) as error:
+    except (
+        botocore.parsers.ResponseParserError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         # botocore takes any answer for the service's own: a proxy's error page, or JSON of another shape.
         raise Unavailable(
             f"{doing}: the answer is not the service's: {type(error).__name__}: {error}",
             dependency=dependency,
             error_class="bad_answer",
         ) from error
+    except RuntimeError as error:
+        # botocore's way to say that credentials are expired as soon as renewed: a clock or their source is wrong.
+        raise Unavailable(f"{doing}: {error}", dependency=dependency, error_class="bad_credentials") from error
 
 
-__all__ = ["Aws", "error_code", "translated"]
+def _refused(error: botocore.exceptions.ClientError, dependency: str, doing: str) -> Unavailable | Permanent:
+    code = error_code(error)
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    # One line: what follows a wrong signature's is the signed request, session token included.
+    message = str(error.response.get("Error", {}).get("Message") or "").partition("\n")[0]
+    text = f"{doing}: {code}: {message}".rstrip(": ")
+    if code in _THROTTLED or status in (429, 503):
+        error_class = "throttled"
+    elif code in BAD_CREDENTIALS:
+        error_class = "bad_credentials"
+    elif code in _DENIED or status in (401, 403):
+        error_class = "access_denied"
+    elif status >= _SERVER_ERROR:
+        error_class = "server_error"
+    else:
+        return Permanent(text, error_class=f"{dependency}_refused")
+    return Unavailable(text, dependency=dependency, error_class=error_class)
+
+
+__all__ = ["BAD_CREDENTIALS", "NO_ACCESS", "Aws", "error_code", "translated"]

@@ -17,7 +17,7 @@ import structlog
 
 from stacworker import __version__, plugins
 from stacworker.api import Consumer, Sink
-from stacworker.aws import Aws, translated
+from stacworker.aws import NO_ACCESS, Aws, translated
 from stacworker.consume.deadletter import DeadLetters
 from stacworker.consume.engine import Engine, Limits
 from stacworker.consume.outcome import unexpected
@@ -45,6 +45,8 @@ AnyGenerator: TypeAlias = FunctionGenerator | StactoolsGenerator
 
 START_TIMEOUT_S = 60.0
 """A dependency that is away at start is waited for this long."""
+_POLL_MARGIN_S = 10.0
+"""How much later than it should a long poll may return, before its connection is taken for dead."""
 
 
 @dataclass(slots=True)
@@ -99,21 +101,25 @@ class Parts:
             try:
                 return await call()
             except Unavailable as error:
-                if time.monotonic() > deadline or error.error_class in ("access_denied", "no_credentials"):
+                if time.monotonic() > deadline or error.error_class in NO_ACCESS:
                     raise
                 _log.warning("start.waiting", dependency=error.dependency, error=error.reason)
             await asyncio.sleep(pause_s)
             pause_s = min(5.0, pause_s * 2)
 
     async def _client(self, service: str) -> Any:
-        connections = 50
+        consumers = self.settings.consumers
+        options: dict[str, Any] = {}
         if service == "sqs":  # each consumer's pollers, deletes, visibility changes, leases and dead letters
-            connections = sum(consumer.max_pollers + 32 for consumer in self.settings.consumers)
+            options["max_connections"] = sum(consumer.max_pollers + 32 for consumer in consumers)
+            options["read_timeout_s"] = max(consumer.wait_time_s for consumer in consumers) + _POLL_MARGIN_S
         elif service == "s3":
-            connections = self.settings.fetch.max_concurrency + 8
-        return await self._once(
-            service, lambda: self.stack.enter_async_context(self.aws.client(service, max_connections=connections))
-        )
+            options["max_connections"] = self.settings.fetch.max_concurrency + 8
+
+        def open_() -> Awaitable[Any]:
+            return self.stack.enter_async_context(self.aws.client(service, **options))
+
+        return await self._once(service, lambda: self._reach(open_))
 
     async def _dead_letters(self, settings: ConsumerSettings, info: QueueInfo) -> DeadLetters | None:
         client = await self._client("sqs")

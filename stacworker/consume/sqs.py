@@ -7,7 +7,9 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,9 @@ BATCH = 10
 """Entries in one receive, delete, visibility change or send, at most."""
 MAX_BODY_BYTES = 1_048_576
 """Body and attributes of one message, and of one batch of messages, at most."""
+
+_CALL_TIMEOUT_S = 60.0
+"""For a call with the client's own retries, other than a receive: longer than two of its read timeouts."""
 
 _SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"]
 _LOST = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue", "InvalidIdFormat"})
@@ -75,52 +80,44 @@ class SqsQueue:
 
     async def describe(self) -> QueueInfo:
         """Read the queue's attributes."""
-        found = await self._attributes(["QueueArn", "VisibilityTimeout", "RedrivePolicy", "FifoQueue"])
-        policy = _redrive_policy(found.get("RedrivePolicy"))
-        return QueueInfo(
-            arn=found.get("QueueArn", ""),
-            fifo=found.get("FifoQueue", "false").lower() == "true" or self.url.endswith(".fifo"),
-            visibility_timeout_s=int(found.get("VisibilityTimeout", 30)),
-            dead_letter_arn=policy.get("deadLetterTargetArn"),
-            max_receive_count=int(policy["maxReceiveCount"]) if policy.get("maxReceiveCount") else None,
-        )
+        async with self._attributes("QueueArn", "VisibilityTimeout", "RedrivePolicy", "FifoQueue") as found:
+            policy = _redrive_policy(found.get("RedrivePolicy"))
+            return QueueInfo(
+                arn=found.get("QueueArn", ""),
+                fifo=found.get("FifoQueue", "false").lower() == "true" or self.url.endswith(".fifo"),
+                visibility_timeout_s=int(found.get("VisibilityTimeout", 30)),
+                dead_letter_arn=policy.get("deadLetterTargetArn"),
+                max_receive_count=int(policy["maxReceiveCount"]) if policy.get("maxReceiveCount") else None,
+            )
 
     async def depth(self) -> dict[str, int]:
         """Return the approximate number of messages by state."""
-        found = await self._attributes(
-            [
-                "ApproximateNumberOfMessages",
-                "ApproximateNumberOfMessagesNotVisible",
-                "ApproximateNumberOfMessagesDelayed",
-            ]
-        )
-        return {
-            "visible": int(found.get("ApproximateNumberOfMessages", 0)),
-            "in_flight": int(found.get("ApproximateNumberOfMessagesNotVisible", 0)),
-            "delayed": int(found.get("ApproximateNumberOfMessagesDelayed", 0)),
-        }
+        states = {"visible": "", "in_flight": "NotVisible", "delayed": "Delayed"}
+        names = {state: f"ApproximateNumberOfMessages{name}" for state, name in states.items()}
+        async with self._attributes(*names.values()) as found:
+            return {state: int(found.get(name, 0)) for state, name in names.items()}
 
-    async def _attributes(self, names: list[str]) -> dict[str, str]:
-        with translated("sqs", f"reading the attributes of queue {self.name}"):
-            answer = await self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)
-        found: dict[str, str] = answer.get("Attributes") or {}
-        return found
+    @asynccontextmanager
+    async def _attributes(self, *names: str) -> AsyncIterator[dict[str, str]]:
+        async with _understood(f"reading the attributes of queue {self.name}"):
+            answer = await self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=list(names))
+            yield answer.get("Attributes") or {}
 
     async def url_of(self, arn: str) -> str:
         """Return the URL of the queue with this ARN."""
         parts = arn.split(":")
         if len(parts) != 6:  # noqa: PLR2004 - arn:partition:sqs:region:account:name
             raise Permanent(f"{arn!r} is not the ARN of a queue", error_class="sqs_refused")
-        with translated("sqs", f"looking up queue {arn}"):
+        async with _understood(f"looking up queue {arn}"):
             answer = await self._client.get_queue_url(QueueName=parts[5], QueueOwnerAWSAccountId=parts[4])
-        return str(answer["QueueUrl"])
+            return str(answer["QueueUrl"])
 
     async def receive(
         self, max_messages: int, *, wait_s: int, visibility_timeout_s: float, in_flight: InFlight
     ) -> list[Message]:
         """Receive up to 10 messages, waiting up to `wait_s` for the first.
 
-        Never cancel this call: SQS may have handed messages out already.
+        Never cancel this call: SQS may have handed messages out already. The client's read timeout ends it.
         """
         with translated("sqs", f"receiving from queue {self.name}"):
             answer = await self._client.receive_message(
@@ -131,15 +128,15 @@ class SqsQueue:
                 MessageSystemAttributeNames=_SYSTEM_ATTRIBUTES,
                 MessageAttributeNames=["All"],
             )
-        return [_message(raw, in_flight) for raw in answer.get("Messages") or ()]
+            return [_message(raw, in_flight) for raw in answer.get("Messages") or ()]
 
     async def delete(self, handles: Mapping[str, str]) -> dict[str, Failure]:
         """Delete up to 10 messages (id → receipt handle); return the refused ones."""
         ids = list(handles)
         entries = [{"Id": str(n), "ReceiptHandle": handles[id_]} for n, id_ in enumerate(ids)]
-        with translated("sqs", f"deleting from queue {self.name}"):
+        async with _understood(f"deleting from queue {self.name}"):
             answer = await self._client.delete_message_batch(QueueUrl=self.url, Entries=entries)
-        return _failures(answer, ids)
+            return _failures(answer, ids)
 
     async def change_visibility(self, entries: Mapping[str, tuple[str, float]]) -> dict[str, Failure]:
         """Set when up to 10 messages (id → receipt handle, seconds from now) are visible; return the refused."""
@@ -148,9 +145,9 @@ class SqsQueue:
             {"Id": str(n), "ReceiptHandle": handle, "VisibilityTimeout": max(0, min(round(seconds), 43_200))}
             for n, (handle, seconds) in enumerate(entries.values())
         ]
-        with translated("sqs", f"changing visibility in queue {self.name}"):
+        async with _understood(f"changing visibility in queue {self.name}"):
             answer = await self._client.change_message_visibility_batch(QueueUrl=self.url, Entries=changes)
-        return _failures(answer, ids)
+            return _failures(answer, ids)
 
     async def send(self, letters: Sequence[Letter]) -> dict[int, Failure]:
         """Send messages in as few calls as sizes allow; return by position those that SQS has not taken."""
@@ -167,15 +164,26 @@ class SqsQueue:
                 if letter.deduplication_id is not None:
                     entry["MessageDeduplicationId"] = letter.deduplication_id
                 entries.append(entry)
-            with translated("sqs", f"sending to queue {self.name}"):
+            async with _understood(f"sending to queue {self.name}"):
                 answer = await self._client.send_message_batch(QueueUrl=self.url, Entries=entries)
-            # Whoever sends deletes something then: only a message that SQS acknowledges by name is sent.
-            taken = {entry["Id"] for entry in answer.get("Successful") or ()}
-            refused = {entry["Id"]: _failure(entry) for entry in answer.get("Failed") or ()}
+                # Whoever sends deletes something then: only a message that SQS acknowledges by name is sent.
+                taken = {entry["Id"] for entry in answer.get("Successful") or ()}
+                refused = {entry["Id"]: _failure(entry) for entry in answer.get("Failed") or ()}
             for entry in entries:
                 if entry["Id"] not in taken:
                     failed[int(entry["Id"])] = refused.get(entry["Id"], _UNANSWERED)
         return failed
+
+
+@asynccontextmanager
+async def _understood(doing: str) -> AsyncIterator[None]:
+    """Translate the errors of a call, and of making sense of its answer; end it when it never returns."""
+    with translated("sqs", doing):
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                yield
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {_CALL_TIMEOUT_S:g} s") from None
 
 
 def size_bytes(body: str, attributes: Mapping[str, Mapping[str, Any]]) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import botocore.exceptions
 
-from stacworker.aws import error_code, translated
+from stacworker.aws import BAD_CREDENTIALS, NO_ACCESS, error_code, translated
 from stacworker.envelope.forms import S3Location
 from stacworker.envelope.gzipped import gunzip, is_gzip
 from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
@@ -18,19 +18,6 @@ __all__ = ["Objects", "S3Objects"]
 
 _CHUNK_BYTES = 1 << 18
 _PROBE_TIMEOUT_S = 10.0
-# Answers that concern this process's credentials, and so every object.
-_BAD_CREDENTIALS = frozenset(
-    {
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "RequestExpired",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-    }
-)
-_NO_ACCESS = frozenset({"access_denied", "no_credentials"})
 
 
 class Objects(Protocol):
@@ -123,7 +110,7 @@ class S3Objects:
             with translated("s3", f"GET {location}"):
                 return await self._get_object(location, deadline)
         except Unavailable as error:
-            if error.error_class in _NO_ACCESS:
+            if error.error_class in NO_ACCESS:
                 raise
             # One object that always fails must not stop all others for ever; an outage must.
             await self._probe(location.bucket)
@@ -168,10 +155,8 @@ class S3Objects:
                 async with asyncio.timeout(min(_PROBE_TIMEOUT_S, self._timeout_s)):
                     await self._client.list_objects_v2(Bucket=bucket, MaxKeys=1)
             except botocore.exceptions.ClientError as error:
-                if _status(error) >= HTTPStatus.TOO_MANY_REQUESTS:
+                if _status(error) >= HTTPStatus.TOO_MANY_REQUESTS or error_code(error) in BAD_CREDENTIALS:
                     raise
-                if (code := error_code(error)) in _BAD_CREDENTIALS:
-                    raise _not_accepted(code, f"listing s3://{bucket}") from error
 
     def _too_large(self, location: S3Location, size_bytes: int) -> Permanent:
         return Permanent(
@@ -187,8 +172,8 @@ def _of_one_object(error: botocore.exceptions.ClientError, location: S3Location)
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     """
     code, status = error_code(error), _status(error)
-    if code in _BAD_CREDENTIALS:
-        return _not_accepted(code, f"GET {location}")
+    if code in BAD_CREDENTIALS:
+        return None
     if code == "NoSuchBucket":
         return Permanent(f"no such bucket: {location}", error_class="bucket_missing")
     if status == HTTPStatus.NOT_FOUND:
@@ -211,8 +196,3 @@ def _of_one_object(error: botocore.exceptions.ClientError, location: S3Location)
 
 def _status(error: botocore.exceptions.ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _not_accepted(code: str, doing: str) -> Unavailable:
-    text = f"{doing}: the credentials are not accepted: {code}"
-    return Unavailable(text, dependency="s3", error_class="access_denied")

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from stacworker.aws import translated
+from stacworker.aws import NO_ACCESS, translated
 from stacworker.errors import ConfigError, Permanent, Unavailable
 from stacworker.ops.ahead import read_ahead
 from stacworker.ops.outgoing import MAX_MESSAGE_BYTES, Outgoing, Unsent
@@ -19,7 +19,6 @@ BATCH_MESSAGES = 10
 BATCHES_IN_FLIGHT = 8
 ATTEMPTS = 5
 BACKOFF_S = 0.2
-_HOPELESS = ("access_denied", "no_credentials")
 
 Found = Outgoing | Unsent
 
@@ -153,7 +152,7 @@ class _Sender:
                 self.hopeless = error.reason
             except Unavailable as error:
                 reasons = dict.fromkeys(pending, error.reason)
-                if error.error_class in _HOPELESS:
+                if error.error_class in NO_ACCESS:
                     self.hopeless = error.reason
             else:
                 pending, reasons = self._take(answer, pending)
