@@ -247,7 +247,7 @@ class Engine:
                     await self._give_back(lease, 0)
                 else:
                     worked_on = True
-                    error = await self._handle(message)
+                    error = await self._work(message)
                     # Until it is settled it is neither done nor anybody else's: a drain's end releases it.
                     outcome, again_after_s = await self._settler.settle(message, error)
                     if again_after_s is None:
@@ -280,6 +280,16 @@ class Engine:
         with self.in_flight.waiting(_nothing):
             return await stack.enter_async_context(self._groups.turn(message.group_id))
 
+    async def _work(self, message: Message) -> StacworkerError | None:
+        """Handle a message; one of those that meet an outage stays in hand and is tried until that is over."""
+        error = await self._handle(message)
+        if isinstance(error, Unavailable):
+            with self.circuit.trial(error) as trial:
+                while trial is not None and isinstance(error, Unavailable) and await trial.turn(error):
+                    self.in_flight.enter()
+                    error = await self._handle(message)
+        return error
+
     async def _handle(self, message: Message) -> StacworkerError | None:
         """Return None when all that the message asks for is durable, else what went wrong."""
         try:
@@ -308,6 +318,7 @@ class Engine:
         """Stop polling, let what is in hand finish with its leases alive, give back the rest, flush deletes."""
         for poller in list(self._resting):
             poller.cancel()
+        self.circuit.end_trials()
         while (pending := self._pollers | self._messages) and self._lifecycle.remaining_s > 0:
             await asyncio.wait(pending, timeout=self._lifecycle.remaining_s)
         if pending:

@@ -178,31 +178,74 @@ async def test_a_dead_letter_that_cannot_be_sent_keeps_its_message() -> None:
     assert [letter.body for letter in bench.dead.stored.values()] == ["a"]
 
 
-async def test_an_outage_pauses_polling_and_burns_one_receive() -> None:
-    """While the database is away nothing is received; afterwards work goes on by itself."""
-    away = Unavailable("connection refused", dependency="database")
+@pytest.fixture
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an open circuit probe every few milliseconds."""
+    monkeypatch.setattr("stacworker.consume.circuit._FIRST_PAUSE_S", 0.004)
+    monkeypatch.setattr("stacworker.consume.circuit._LAST_PAUSE_S", 0.004)
 
-    async def work(message: Message) -> None:
-        if bench.consumer.away is not None:
-            raise bench.consumer.away
+
+@pytest.mark.usefixtures("_short_pauses")
+@pytest.mark.parametrize("ping_fails", [True, False])
+async def test_an_outage_pauses_polling_and_burns_one_receive(ping_fails: bool) -> None:  # noqa: FBT001
+    """While work fails one message stays in hand as a trial, the others are released, and nothing is received."""
+    away = Unavailable("no space left", dependency="database", error_class="no_resources")
+    is_away = False
+
+    async def work(_: Message) -> None:
+        if is_away:
+            raise away
 
     async with running(work) as bench:
         await eventually(lambda: bench.queue.calls.count("describe"))  # the first probe has passed
-        bench.consumer.away = away
-        bench.queue.put("a")
-        await eventually(lambda: bench.engine.circuit.is_open)
+        is_away = True
+        bench.consumer.away = away if ping_fails else None
+        bench.queue.put("a", "b")
         await eventually(lambda: bench.outcomes() == {"released": 1})
-        assert bench.engine.paused_because == "connection refused"
+        assert bench.engine.paused_because == "no space left"
         assert bench.metrics.registry.get_sample_value("stacworker_circuit_open", {"dependency": "database"}) == 1
         await eventually(lambda: not bench.engine._receives)
-        bench.queue.stored["m1"].visible_at = 0  # as if its delay were over
-        receives = bench.queue.calls.count("receive")
-        await eventually(lambda: bench.queue.calls.count("describe") >= 2)
-        assert bench.queue.calls.count("receive") == receives
-        assert bench.queue.stored["m1"].receives == 1
-        bench.consumer.away = None
-        await eventually(lambda: bench.queue.deleted)
+        assert bench.count("in_flight_messages") == 1
+        for stored in bench.queue.stored.values():
+            stored.visible_at = 0  # as if its delay were over
+        calls, tries = bench.queue.calls.count("receive"), len(bench.consumer.handled)
+        probes = bench.queue.calls.count("describe")
+        await eventually(lambda: bench.queue.calls.count("describe") >= probes + 12)
+        assert bench.queue.calls.count("receive") == calls
+        assert (len(bench.consumer.handled) == tries) is ping_fails
+        assert {stored.receives for stored in bench.queue.stored.values()} == {1}
+        is_away, bench.consumer.away = False, None
+        await eventually(lambda: bench.outcomes() == {"acked": 2, "released": 1})
+        assert sorted(bench.queue.deleted) == ["m1", "m2"]
     assert bench.metrics.registry.get_sample_value("stacworker_circuit_open", {"dependency": "database"}) == 0
+
+
+@pytest.mark.usefixtures("_short_pauses")
+async def test_a_message_that_alone_meets_an_outage_does_not_stop_the_others_for_ever() -> None:
+    """What a single message may bring about is tried a few times, then the others go on."""
+
+    async def work(message: Message) -> None:
+        if message.body == "crashes the database":
+            raise Unavailable("connection lost", dependency="database", error_class="connection")
+
+    async with running(work, bodies=("crashes the database",)) as bench:
+        await eventually(lambda: bench.outcomes() == {"released": 1})
+        assert len(bench.consumer.handled) == 6
+        bench.queue.put("good")
+        await eventually(lambda: bench.queue.deleted == ["m2"])
+
+
+async def test_a_drain_releases_the_message_on_trial() -> None:
+    """It does not wait for the outage to end."""
+
+    async def work(_: Message) -> None:
+        raise Unavailable("read-only", dependency="database", error_class="read_only")
+
+    async with running(work, bodies=("a",), drain_timeout_s=60) as bench:
+        await eventually(lambda: bench.engine.circuit.is_open and not bench.engine._receives)
+        await bench.drain()
+    assert bench.outcomes() == {"released": 1}
+    assert (await bench.queue.depth())["visible"] == 1
 
 
 async def test_a_receive_that_fails_pauses_polling() -> None:
