@@ -255,7 +255,8 @@ FAULTS = (
     Fault("serialization failure 40001", _error("40001")),
     Fault("disk full 53100", _error("53100")),
     Fault("out of memory 53200", _error("53200")),
-    Fault("statement cancelled 57014", _error("57014")),
+    # Each costs its messages a try: it may be the statement's own fault, and the database is there.
+    Fault("statement cancelled 57014", _error("57014"), tries=1000),
     Fault("failover to read-only", _read_only),
     Fault("too many connections", _too_many_connections),
     Fault("constraints tightened", _maintenance),

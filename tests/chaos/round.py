@@ -279,7 +279,9 @@ class Round:
     async def _settle(self) -> list[Violation]:
         """Wait until the queues are empty; what nobody works on any more is made visible now and then."""
         deadline = time.monotonic() + _SETTLE_S
-        patience_s, expire_at = 2.0, time.monotonic() + 1.0
+        # Who is in trouble needs all its tries for itself.
+        patience_s = 30.0 if any(fault.troubles for fault in self.faults) else 1.0
+        expire_at = time.monotonic() + patience_s
         while left := sum([await asyncio.to_thread(self.world.depth, queue.url) for queue in self.queues.values()]):
             if time.monotonic() > deadline:
                 return [Violation("stalled", f"{left} messages are left: {self._tails()}")]

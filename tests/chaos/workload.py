@@ -41,8 +41,8 @@ class Copy:
 
     @property
     def age(self) -> tuple[object, ...]:
-        """What orders the copies of an item: version, then time, then content."""
-        return self.version, self.datetime, self.rev
+        """What orders the copies of an item: version, then time, then content as the database orders JSON."""
+        return self.version, self.datetime, self.longitude, self.rev
 
     @property
     def longitude(self) -> float:
