@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import orjson
 import pytest
+from aiohttp import web
 from botocore.exceptions import ClientError
 
 from stacworker.aws import Aws, translated
@@ -85,3 +90,79 @@ def test_a_signed_request_stays_out_of_reasons() -> None:
     with pytest.raises(Unavailable) as caught, translated("sqs", "receiving"):
         raise ClientError(answer, "ReceiveMessage")
     assert caught.value.reason == "receiving: SignatureDoesNotMatch: It does not match."
+
+
+@dataclass
+class Account:
+    """A source of credentials as containers have it, and a service that accepts one access key."""
+
+    issued: str = "old"
+    valid_s: float = 300.0
+    accepted: str = "new"
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/credentials":
+            expiration = (datetime.now(UTC) + timedelta(seconds=self.valid_s)).isoformat()
+            keys = {"AccessKeyId": self.issued, "SecretAccessKey": "secret", "Token": "token", "Expiration": expiration}
+            return web.json_response(keys)
+        if f"Credential={self.accepted}/" in request.headers["Authorization"]:
+            return web.Response(body=b'{"QueueUrls": []}')
+        body = {"__type": "com.amazonaws.sqs#ExpiredToken", "message": "The security token is expired"}
+        return web.Response(status=403, body=orjson.dumps(body))
+
+
+@pytest.fixture
+async def account(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Account, str]]:
+    """Give a process its credentials by way of a container's URI; yields the account and its URL."""
+    made = Account()
+    server = web.Server(made.serve, access_log=None)
+    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/credentials")
+    yield made, url
+    listener.close()
+    await server.shutdown(1)
+    await listener.wait_closed()
+
+
+async def refused(client: Any) -> Unavailable:
+    with pytest.raises(Unavailable) as caught, translated("sqs", "listing queues"):
+        await client.list_queues()
+    return caught.value
+
+
+async def test_expired_credentials_are_an_outage_until_there_are_new_ones(account: tuple[Account, str]) -> None:
+    """A client takes up what its source gives, so that nothing has to be restarted."""
+    source, url = account
+    async with Aws(endpoint_url=url, region="us-east-1").client("sqs") as client:
+        error = await refused(client)
+        assert (error.dependency, error.error_class) == ("sqs", "bad_credentials")
+        assert error.reason == "listing queues: ExpiredToken: The security token is expired"
+        source.issued = "new"
+        await client.list_queues()
+
+
+async def test_credentials_that_are_expired_when_renewed(account: tuple[Account, str]) -> None:
+    """A clock that jumped, or a source that gives old ones: an outage like other bad credentials."""
+    source, url = account
+    source.issued, source.valid_s = "new", -1.0
+    async with Aws(endpoint_url=url, region="us-east-1").client("sqs") as client:
+        error = await refused(client)
+        assert (error.dependency, error.error_class) == ("sqs", "bad_credentials")
+        assert "still expired" in error.reason
+        source.valid_s = 300.0
+        await client.list_queues()
+
+
+async def test_a_source_of_credentials_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No client can be made for now, which is no mistake in the settings."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/credentials")
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    with pytest.raises(Unavailable, match=r"getting credentials.*metadata") as caught:
+        async with Aws(region="us-east-1").client("sqs"):
+            pass
+    assert (caught.value.dependency, caught.value.error_class) == ("sqs", "connection")

@@ -76,10 +76,8 @@ async def test_every_call_ends(call: str, monkeypatch: pytest.MonkeyPatch) -> No
     ("status", "code", "expected"),
     [
         (403, "ExpiredToken", (Unavailable, "bad_credentials")),
-        (403, "InvalidClientTokenId", (Unavailable, "bad_credentials")),
         (403, "AccessDenied", (Transient, "dead_letter")),
         (400, "InvalidMessageContents", (Transient, "dead_letter")),
-        (400, "RequestThrottled", (Unavailable, "throttled")),
     ],
 )
 async def test_a_dead_letter_that_is_not_taken(status: int, code: str, expected: tuple[type, str]) -> None:
