@@ -107,11 +107,13 @@ async def test_bytes_and_ends_pass_in_both_directions(proxy: TcpProxy, server: S
     assert proxy.injected == {}
 
 
-async def test_much_data_arrives_whole(proxy: TcpProxy, server: Server, stack: AsyncExitStack) -> None:
-    """What is larger than every buffer comes through unchanged."""
+async def test_much_data_arrives_whole(proxy: TcpProxy, stack: AsyncExitStack) -> None:
+    """What is larger than the proxy's buffers comes through unchanged, in both directions at once."""
     client = await connected(proxy, stack)
-    for n in range(60):
-        assert await client.ask(b"%d" % n * 30_000) == b"%d" % n * 30_000 + b" done\n"
+    lines = [b"%d " % n * 10_000 for n in range(100)]
+    client.send(b"\n".join(lines) + b"\n")
+    client.writer.write_eof()
+    assert await patiently(client.reader.read()) == b"".join(line.strip() + b" done\n" for line in lines)
 
 
 async def test_refused_connections_are_reset(proxy: TcpProxy, server: Server, stack: AsyncExitStack) -> None:
@@ -258,6 +260,14 @@ async def test_a_pattern_may_come_in_pieces(proxy: TcpProxy, server: Server, sta
     with pytest.raises(ConnectionResetError):
         await patiently(client.reader.read())
     assert server.lines == [b"COMMIT;", b"not", b"x"]
+
+
+async def test_passing_forgets_cuts(proxy: TcpProxy, stack: AsyncExitStack) -> None:
+    """A pattern that was waited for in vain means nothing any more."""
+    proxy.cut_on(b"COMMIT;", forward_first=True, times=1)
+    proxy.pass_()
+    assert await (await connected(proxy, stack)).ask(b"COMMIT;") == b"COMMIT; done\n"
+    assert proxy.injected == {}
 
 
 async def test_leaving_ends_whatever_is_open(server: Server, stack: AsyncExitStack) -> None:
