@@ -24,8 +24,8 @@ FIRST_EVENT = datetime(2024, 6, 1, tzinfo=UTC)
 class Copy:
     """One version of an item, as it is sent.
 
-    `version` is the envelope's time in ms and a sequencer. Where SQS' sent time is the version, copies of an
-    item are sent in the order of their `rev`, which is also the order of their content.
+    `version` is the envelope's time in ms and a sequencer; where there is no envelope, a number that grows from
+    copy to copy as SQS' sent time does.
     """
 
     collection: str
@@ -182,10 +182,9 @@ class Maker:
         """Return a workload for a FIFO queue: each group's items in versions whose order of sending counts."""
         lanes = [self._copies(5) for _ in range(groups)]
         parcels = []
-        for _ in range(versions):
+        for version in range(versions):
             for number, copies in enumerate(lanes):
-                lanes[number] = copies = [self._moved(copy) for copy in copies]  # noqa: PLW2901 - both
-                ordered = [replace(copy, version=(0, ""), datetime="2024-05-05T00:00:00Z") for copy in copies]
+                ordered = [replace(self._moved(copy), version=(version, "")) for copy in copies]
                 body = json.dumps(_collection([copy.body() for copy in ordered]))
                 parcels.append(Parcel(body, tuple(ordered), group=f"group-{number}"))
         return Workload(tuple(parcels))
