@@ -454,12 +454,17 @@ async def test_chance_is_seeded(service: Service) -> None:
 
 
 async def test_faults_join(gateway: Gateway, service: Service, sqs: Any) -> None:
-    """One call may meet several: duplicated and shuffled, and then dropped."""
+    """One call may meet several: late, duplicated, and then dropped; an error keeps a call from those added after."""
     service.hold(*"abc")
     gateway.add(Drop(times=1), Duplicate(), Delay(delay_s=0.0))
     with pytest.raises(LOST):
         await receive(sqs)
     assert gateway.injected == {"Drop": 1, "Duplicate": 1, "Delay": 1}
+    gateway.clear()
+    gateway.add(ServerError(), Delay(delay_s=0.0))
+    with pytest.raises(ClientError):
+        await receive(sqs)
+    assert gateway.injected == {"Drop": 1, "Duplicate": 1, "Delay": 1, "ServerError": 1}
 
 
 async def test_the_witness_of_deletes_is_asked_first(gateway: Gateway, service: Service, sqs: Any) -> None:
