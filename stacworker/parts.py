@@ -112,7 +112,8 @@ class Parts:
         options: dict[str, Any] = {}
         if service == "sqs":  # each consumer's pollers, deletes, visibility changes, leases and dead letters
             options["max_connections"] = sum(consumer.max_pollers + 32 for consumer in consumers)
-            options["read_timeout_s"] = max(consumer.wait_time_s for consumer in consumers) + _POLL_MARGIN_S
+            longest_poll_s = max((consumer.wait_time_s for consumer in consumers), default=0)
+            options["read_timeout_s"] = longest_poll_s + _POLL_MARGIN_S
         elif service == "s3":
             options["max_connections"] = self.settings.fetch.max_concurrency + 8
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from stacworker import log
-from stacworker.aws import Aws, translated
+from stacworker.aws import Aws
 from stacworker.database import ConnectArgs, Database
 from stacworker.lifecycle import Lifecycle
 from stacworker.load.pgstac import Catalogue
@@ -18,6 +18,7 @@ from stacworker.parts import Parts
 from stacworker.settings import Settings
 
 _CONNECTIONS = 2
+_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
@@ -26,11 +27,7 @@ class CommandParts(Parts):
 
     async def clients(self) -> Clients:
         """Return clients for everything that queues and outputs need."""
-        found = {}
-        for service in ("sqs", "sns", "s3"):
-            with translated(service, f"making a client for {service}"):
-                found[service] = await self._client(service)
-        return Clients(**found)
+        return Clients(**{service: await self._client(service) for service in ("sqs", "sns", "s3")})
 
     async def database(self) -> Database:
         """Return the database of the settings, not yet connected."""
@@ -67,6 +64,9 @@ class CommandParts(Parts):
             "sslmode": args.ssl,
         }
         return {name: value for name, value in named.items() if value is not None}
+
+    async def _reach(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+        return await call()
 
 
 @asynccontextmanager

@@ -15,7 +15,12 @@ from aiohttp import web
 from botocore.exceptions import ClientError
 
 from stacworker.aws import Aws, translated
+from stacworker.cli.opening import opened
 from stacworker.errors import ConfigError, Unavailable
+from stacworker.lifecycle import Lifecycle
+from stacworker.metrics import Metrics
+from stacworker.parts import START_TIMEOUT_S, Parts
+from stacworker.settings import Settings
 
 
 @asynccontextmanager
@@ -99,9 +104,14 @@ class Account:
     issued: str = "old"
     valid_s: float = 300.0
     accepted: str = "new"
+    asked: int = 0
+    silent: int = 0
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/credentials":
+            self.asked += 1
+            if self.asked <= self.silent:
+                return web.Response(status=500)
             expiration = (datetime.now(UTC) + timedelta(seconds=self.valid_s)).isoformat()
             keys = {"AccessKeyId": self.issued, "SecretAccessKey": "secret", "Token": "token", "Expiration": expiration}
             return web.json_response(keys)
@@ -154,6 +164,46 @@ async def test_credentials_that_are_expired_when_renewed(account: tuple[Account,
         assert "still expired" in error.reason
         source.valid_s = 300.0
         await client.list_queues()
+
+
+def settings_at(url: str) -> Settings:
+    consumers = [
+        {"name": name, "type": "load", "queue_url": f"{url}/0/{name}", "wait_time_s": wait_s}
+        for name, wait_s in (("quick", 1), ("slow", 20))
+    ]
+    return Settings.model_validate({"aws": {"endpoint_url": url, "region": "us-east-1"}, "consumers": consumers})
+
+
+async def test_the_daemon_waits_for_its_credentials(
+    account: tuple[Account, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container their source may come up after us."""
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    source, url = account
+    source.issued, source.silent = "new", 4  # a client asks three times
+    async with AsyncExitStack() as stack:
+        aws = Aws(endpoint_url=url, region="us-east-1")
+        client = await Parts(settings_at(url), Lifecycle(drain_timeout_s=1), Metrics(), stack, aws)._client("sqs")
+        await client.list_queues()
+
+
+async def test_a_command_waits_for_nothing(account: tuple[Account, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody sits in front of it: what does not answer is told at once."""
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    source, url = account
+    source.silent = 1_000_000
+    async with asyncio.timeout(START_TIMEOUT_S / 2), opened(settings_at(url)) as parts:
+        with pytest.raises(Unavailable, match="getting credentials"):
+            await parts.clients()
+
+
+async def test_a_connection_outlasts_the_longest_poll_but_not_for_long() -> None:
+    """One that nothing comes on is given up 10 s after it should have answered, for it will never."""
+    url = "http://127.0.0.1:1"
+    async with AsyncExitStack() as stack:
+        aws = Aws(endpoint_url=url, region="us-east-1")
+        client = await Parts(settings_at(url), Lifecycle(drain_timeout_s=1), Metrics(), stack, aws)._client("sqs")
+        assert client.meta.config.read_timeout == 30
 
 
 async def test_a_source_of_credentials_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
