@@ -137,8 +137,9 @@ class LeaseKeeper:
             async with asyncio.timeout(max(1.0, self._timeout_s / 4)):
                 failed = await self._queue.change_visibility(live)
         except (Unavailable, Permanent, TimeoutError) as error:
-            log.warning("lease.extension_failed", queue=self._queue.name, leases=len(live), error=str(error))
-            failed = dict.fromkeys(live, Failure("Call", str(error), lost=False))
+            why = str(error) or "no answer in time"
+            log.warning("lease.extension_failed", queue=self._queue.name, leases=len(live), error=why)
+            failed = dict.fromkeys(live, Failure("Call", why, lost=False))
         for lease in leases:
             if lease.message.id not in live or self._leases.get(lease.message.id) is not lease:
                 continue

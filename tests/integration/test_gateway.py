@@ -31,8 +31,8 @@ async def client(gateway: Gateway) -> AsyncIterator[Any]:
         yield made
 
 
-async def receive(queue: SqsQueue) -> list[Message]:
-    return await queue.receive(10, wait_s=1, visibility_timeout_s=600, in_flight=InFlight())
+async def receive(queue: SqsQueue, wait_s: int = 1) -> list[Message]:
+    return await queue.receive(10, wait_s=wait_s, visibility_timeout_s=600, in_flight=InFlight())
 
 
 def handles(messages: list[Message]) -> dict[str, str]:
@@ -167,7 +167,7 @@ async def test_a_half_open_receive_holds_its_messages(
     made = queue()
     await made.send("a")
     gateway.add(Hang(times=1))
-    async with Aws(endpoint_url=gateway.endpoint_url, region=REGION).client("sqs", read_timeout_s=1.5) as client:
-        assert await receive(through(client, made)) == []
+    async with Aws(endpoint_url=gateway.endpoint_url, region=REGION).client("sqs", read_timeout_s=2) as client:
+        assert await receive(through(client, made), wait_s=0) == []
     assert await made.depth() == Depth(in_flight=1)
     assert gateway.calls == {"ReceiveMessage": 2}
