@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from stacworker.inflight import InFlight
@@ -24,6 +25,8 @@ __all__ = [
     "Version",
 ]
 
+SENT_AT = "stacworker_sent_at"
+"""The message attribute in which a dead letter keeps when its message was first sent (RFC 3339)."""
 DocumentKind = Literal["item", "collection", "delete"]
 
 
@@ -32,7 +35,8 @@ class Message:
     """One delivery of a queue message.
 
     `sent_at` is seconds since the epoch; `attributes` are the message attributes in the form boto
-    returns them (`{"name": {"StringValue": …, "DataType": …}}`); `in_flight` is the queue's.
+    returns them (`{"name": {"StringValue": …, "DataType": …}}`); `sequence` is the number that a FIFO queue
+    gave it (decimal digits, growing); `in_flight` is the queue's.
     """
 
     id: str
@@ -42,7 +46,17 @@ class Message:
     sent_at: float
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     group_id: str | None = None
+    sequence: str = ""
     in_flight: InFlight = field(default_factory=InFlight, compare=False, repr=False)
+
+    @property
+    def first_sent_at(self) -> float:
+        """When its sender sent it: as a dead letter that is sent again keeps it (`SENT_AT`), else `sent_at`."""
+        text = self.attributes.get(SENT_AT, {}).get("StringValue")
+        try:
+            return min(self.sent_at, datetime.fromisoformat(text).timestamp()) if text else self.sent_at
+        except (TypeError, ValueError, OverflowError):
+            return self.sent_at
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,8 +64,8 @@ class Version:
     """When a document was current: the newest version of an item wins.
 
     `time_ms` is milliseconds since the epoch: the S3 event's time, else the SNS `Timestamp`, else the
-    time SQS was sent the message. `sequencer` is an S3 event's sequencer, left-padded with zeros to
-    `SEQUENCER_DIGITS` (empty where there is none), which orders events of one key within a millisecond.
+    time SQS was first sent the message. `sequencer` is an S3 event's sequencer or a FIFO queue's sequence number,
+    left-padded with zeros to `SEQUENCER_DIGITS` (empty where there is none), which orders within a millisecond.
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
     """
 

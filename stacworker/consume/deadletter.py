@@ -13,7 +13,7 @@ from typing import Any
 
 import stamina
 
-from stacworker.api import Message
+from stacworker.api import SENT_AT, Message
 from stacworker.consume.sqs import MAX_BODY_BYTES, Letter, SqsQueue
 from stacworker.errors import Permanent, Refusal, Rejected, Transient, Unavailable, clip_reason
 
@@ -67,7 +67,7 @@ class DeadLetters:
         body = message.body if refusal.body is None or _ILLEGAL.search(refusal.body) else refusal.body
         group_id = (message.group_id or "dead-letters") if self._fifo else None
         deduplication_id = f"{message.id}-{message.receive_count}-{number}" if self._fifo else None
-        for attributes in (self._attributes(message, refusal.error), self._minimal(refusal.error), {}):
+        for attributes in (self._attributes(message, refusal.error), self._minimal(message, refusal.error), {}):
             letter = Letter(body, attributes, group_id, deduplication_id)
             if letter.size_bytes <= MAX_BODY_BYTES:
                 return letter
@@ -83,7 +83,7 @@ class DeadLetters:
             "consumer": self._consumer,
             "collection": error.collection,
             "item_id": error.item_id,
-            "failed_at": datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds"),
+            "failed_at": _time(self._now()),
             "source_queue": self._source_queue,
         }
         attributes: dict[str, Mapping[str, Any]] = {
@@ -91,16 +91,27 @@ class DeadLetters:
             for name, value in values.items()
             if value
         }
+        attributes |= _sent_at(message)
         for name, value in message.attributes.items():
             if len(attributes) < _MAX_ATTRIBUTES and not name.startswith(_PREFIX):
                 attributes[name] = {key: value[key] for key in _KEPT if key in value}
         return attributes
 
-    def _minimal(self, error: Permanent) -> dict[str, Mapping[str, Any]]:
+    def _minimal(self, message: Message, error: Permanent) -> dict[str, Mapping[str, Any]]:
         return {
             _PREFIX + "error_class": _string(error.error_class),
             _PREFIX + "reason": _string(clip_reason(error.reason, 200)),
+            **_sent_at(message),
         }
+
+
+def _sent_at(message: Message) -> dict[str, dict[str, str]]:
+    """Keep when the message was first sent: sent again as it is, it must not pass for a newer one."""
+    return {SENT_AT: _string(_time(message.first_sent_at))} if message.first_sent_at else {}
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _string(value: str) -> dict[str, str]:

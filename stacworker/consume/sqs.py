@@ -28,7 +28,7 @@ MAX_BODY_BYTES = 1_048_576
 _CALL_TIMEOUT_S = 60.0
 """For a call with the client's own retries, other than a receive: longer than two of its read timeouts."""
 
-_SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"]
+_SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId", "SequenceNumber"]
 _LOST = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue", "InvalidIdFormat"})
 
 
@@ -217,6 +217,7 @@ def _message(raw: dict[str, Any], in_flight: InFlight) -> Message:
         sent_at=int(system.get("SentTimestamp", 0)) / 1000,
         attributes=raw.get("MessageAttributes") or {},
         group_id=system.get("MessageGroupId"),
+        sequence=system.get("SequenceNumber", ""),
         in_flight=in_flight,
     )
 

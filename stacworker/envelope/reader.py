@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from stacworker.api import Document, Message, Request
+from stacworker.api import Document, Message, Request, Version
 from stacworker.envelope.contents import object_forms
 from stacworker.envelope.forms import (
     CollectionForm,
@@ -33,6 +33,7 @@ from stacworker.envelope.reasons import shown
 from stacworker.envelope.room import Room, Share
 from stacworker.envelope.stac import resendable
 from stacworker.envelope.unwrap import unwrap
+from stacworker.envelope.versions import padded_sequencer
 from stacworker.errors import Permanent, Refusal, Unavailable
 from stacworker.inflight import InFlight
 
@@ -131,18 +132,25 @@ class Reader:
         (Amazon's own clients delete that object when they delete the message. We leave it: a dead
         letter still points to it. A lifecycle rule clears it.)
         """
-        body, sent_at_ms = message.body, round(message.sent_at * 1000)
+        body, version = message.body, Version(round(message.first_sent_at * 1000), padded_sequencer(message.sequence))
         level, origin = 0, "message body"
         while True:
             found = await _off_loop(
                 len(body) > _OFF_LOOP_CHARS or _MAYBE_GZIP in body,
-                partial(unwrap, body, sent_at_ms=sent_at_ms, level=level, origin=origin),
+                partial(
+                    unwrap,
+                    body,
+                    sent_at_ms=version.time_ms,
+                    sequencer=version.sequencer,
+                    level=level,
+                    origin=origin,
+                ),
             )
             match found.forms:
                 case (Pointer() as pointer,):
                     await share.may_fetch()
                     data = share.add(await self._objects.get(pointer.location))
-                    level, sent_at_ms, origin = pointer.level, pointer.version.time_ms, str(pointer.location)
+                    level, version, origin = pointer.level, pointer.version, str(pointer.location)
                     body = _decoded(data, origin)
                 case _:
                     return Unwrapped(found.forms, folded(found.refusals))

@@ -14,7 +14,7 @@ from stacworker.envelope.forms import Form, Notice, S3Created, S3Location, S3Rem
 from stacworker.envelope.locations import location
 from stacworker.envelope.reasons import bad_envelope, shown
 from stacworker.envelope.stac import resendable
-from stacworker.envelope.versions import padded_sequencer, time_ms
+from stacworker.envelope.versions import event_ms, padded_sequencer
 from stacworker.errors import Permanent, Refusal
 
 _REMOVED = frozenset({"ObjectRemoved", "LifecycleExpiration"})
@@ -104,7 +104,7 @@ def _from_record(record: object, version: Version) -> Form:
     except UnicodeDecodeError:
         raise bad_envelope(f"the key is not UTF-8 once decoded: {shown(key)}") from None
     place = location(_object(s3, "bucket", "s3").get("name"), decoded)
-    happened_ms = time_ms(record["eventTime"]) if "eventTime" in record else version.time_ms
+    happened_ms = event_ms(record["eventTime"], version.time_ms) if "eventTime" in record else version.time_ms
     return _form(
         family,
         place,

@@ -38,7 +38,7 @@ from stacworker.envelope.locations import MAX_KEY_BYTES, location
 from stacworker.envelope.reasons import bad_envelope, shown
 from stacworker.envelope.s3_events import DETAIL_TYPES, from_eventbridge, from_records
 from stacworker.envelope.stac import check_depth, stac_forms
-from stacworker.envelope.versions import time_ms
+from stacworker.envelope.versions import event_ms
 from stacworker.errors import Permanent
 
 MAX_LEVELS = 10
@@ -72,6 +72,10 @@ class _Inside:
     origin: str
     names: tuple[str, ...] = ()
 
+    def happened(self, time: object) -> Version:
+        """Return the version of what an envelope holds that names this time (None: it names none)."""
+        return self.version if time is None else Version(event_ms(time, self.version.time_ms), self.version.sequencer)
+
     def deeper(self, name: str, version: Version | None = None) -> _Inside:
         names = (*self.names, name)
         if self.level >= MAX_LEVELS:
@@ -82,15 +86,17 @@ class _Inside:
         return _Inside(version or self.version, self.level + 1, self.origin, names)
 
 
-def unwrap(body: str, *, sent_at_ms: int, level: int = 0, origin: str = "message body") -> Unwrapped:
+def unwrap(
+    body: str, *, sent_at_ms: int, sequencer: str = "", level: int = 0, origin: str = "message body"
+) -> Unwrapped:
     """Return what the body holds; a bad part of many is a refusal in the result.
 
-    `sent_at_ms` is when the message was sent, in milliseconds since the epoch. The body of a pointer's
-    object goes on with the pointer's `level` and its own `origin`. Raises `Permanent`, and nothing
-    else, when the body as a whole is not understood.
+    `sent_at_ms` is when the message was sent, in milliseconds since the epoch (0: not known), `sequencer` its
+    place in a FIFO queue. The body of a pointer's object goes on with the pointer's `level` and its own `origin`.
+    Raises `Permanent`, and nothing else, when the body as a whole is not understood.
     """
     try:
-        return _text(body, _Inside(Version(sent_at_ms), level, origin))
+        return _text(body, _Inside(Version(sent_at_ms, sequencer), level, origin))
     except Permanent as error:
         if error.error_class != _UNKNOWN:
             raise
@@ -189,14 +195,12 @@ def _sns(value: dict[str, Any], inside: _Inside) -> Unwrapped:
             f'an SNS message needs "Type": "Notification" and text as its Message, not {shown(kind)} and '
             f"{shown(message)}"
         )
-    version = Version(time_ms(value["Timestamp"])) if "Timestamp" in value else None
-    return _text(message, inside.deeper("SNS", version))
+    return _text(message, inside.deeper("SNS", inside.happened(value.get("Timestamp"))))
 
 
 def _eventbridge(value: dict[str, Any], inside: _Inside) -> Unwrapped:
     """Open an event: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html."""
-    version = Version(time_ms(value["time"])) if "time" in value else None
-    deeper = inside.deeper("EventBridge", version)
+    deeper = inside.deeper("EventBridge", inside.happened(value.get("time")))
     kind, detail = value["detail-type"], value["detail"]
     if isinstance(kind, str) and kind in DETAIL_TYPES and value.get("source", "aws.s3") == "aws.s3":
         return Unwrapped((from_eventbridge(value, deeper.version),))

@@ -10,6 +10,9 @@ from stacworker.envelope.reasons import bad_envelope, shown
 SEQUENCER_DIGITS = 32
 """Sequencers are 16 to 18 hexadecimal digits today; all are padded to this many, so that they compare."""
 
+MAX_SKEW_MS = 300_000
+"""How much later than the envelope around it an event may claim to be: clocks differ."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,6 +29,16 @@ def time_ms(text: object) -> int:
         except (ValueError, OverflowError):
             pass
     raise bad_envelope(f"the envelope's time must be like 2024-01-31T12:00:00.000Z, not {shown(text)}")
+
+
+def event_ms(text: object, outer_ms: int) -> int:
+    """Return the time of an event inside an envelope of `outer_ms` (0: not known), as `time_ms` does.
+
+    Nothing happens after it was told of: a time that is later by more than `MAX_SKEW_MS` is of a wrong clock or
+    forged, and would keep every later state of its item out. The envelope's own time is taken instead.
+    """
+    happened_ms = time_ms(text)
+    return outer_ms if outer_ms and happened_ms > outer_ms + MAX_SKEW_MS else happened_ms
 
 
 def padded_sequencer(text: object) -> str:

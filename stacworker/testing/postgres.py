@@ -62,7 +62,7 @@ class Postgres:
     superuser = "postgres"
 
     def __init__(self, *, settings: Mapping[str, str] | None = None) -> None:
-        """`settings` overlay those of the server that are chosen here for speed."""
+        """Put `settings` over those of the server that are chosen here for speed."""
         self._settings = {**_SETTINGS, **(settings or {})}
         self.port = 0
         self._folder: Path | None = None

@@ -6,8 +6,22 @@ import asyncio
 from collections.abc import Sequence
 
 from tests.chaos import aws_faults
-from tests.chaos.aws_faults import Delay, Denied, Drop, Duplicate, Expired, Hang, PartFailure, Redeliver, Reorder, Reset
-from tests.chaos.aws_faults import ServerError, Swallow, Throttle, Truncate
+from tests.chaos.aws_faults import (
+    Delay,
+    Denied,
+    Drop,
+    Duplicate,
+    Expired,
+    Hang,
+    PartFailure,
+    Redeliver,
+    Reorder,
+    Reset,
+    ServerError,
+    Swallow,
+    Throttle,
+    Truncate,
+)
 from tests.chaos.round import Fault, Round
 
 _RECEIVE = ("ReceiveMessage",)

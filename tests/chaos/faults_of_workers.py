@@ -23,7 +23,11 @@ def killed_at(point: str) -> Fault:
         end = time.monotonic() + round_.seconds
         known = set(map(id, round_.fleet.alive))
         while time.monotonic() < end or (not killed and time.monotonic() < end + round_.seconds):
-            if point in ("during_drain", "before_release") and (worker := round_.fleet.one()) is not None and worker.is_ready():
+            if (
+                point in ("during_drain", "before_release")
+                and (worker := round_.fleet.one()) is not None
+                and worker.is_ready()
+            ):
                 worker.signal(signal.SIGTERM)
             await asyncio.sleep(0.2)
             gone = known - set(map(id, round_.fleet.alive))

@@ -16,6 +16,7 @@ from tests.integration.worker import Worker
 
 REPOSITORY = Path(__file__).parents[2]
 _FORESEEN = 0, -signal.SIGKILL
+_SIGNALLED = -signal.SIGTERM, -signal.SIGINT
 _UNFORESEEN = ("unexpected", "exit.overtime", "Traceback")
 _OUTCOMES = ("acked", "retried", "dead_lettered", "released")
 
@@ -70,7 +71,8 @@ class Fleet:
             worker.signal(signal.SIGTERM)
         codes = await asyncio.gather(*(worker.ended(60) for worker in self._all))
         for worker, code in zip(self._all, codes, strict=True):
-            if code not in _FORESEEN:
+            never_began = code in _SIGNALLED and not worker.log()
+            if code not in _FORESEEN and not never_began:
                 violations.append(
                     Violation("unclean", f"{worker.log_file.name} ended with {code}: {worker.log()[-2000:]}")
                 )

@@ -28,7 +28,6 @@ _SHUTDOWN_S = 1.0
 _KEEPALIVE_S = 2.0
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
 
-
 BeforeDelete = Callable[[str, list[str]], Awaitable[None]]
 OnSend = Callable[[str, list[Sent]], Awaitable[None]]
 
@@ -136,6 +135,12 @@ class Gateway:
     # -- one call ------------------------------------------------------------------------------------
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except ConnectionError:  # the client has gone, most likely killed
+            return web.StreamResponse()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # the answer itself has not begun

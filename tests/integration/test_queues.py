@@ -62,6 +62,52 @@ async def test_fifo_groups_end_in_order_under_two_replicas_and_kills(
     assert [await first.stop(), await second.stop()] == [0, 0]
 
 
+async def test_fifo_messages_of_one_batch_keep_their_order(
+    catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue
+) -> None:
+    """Sent within one millisecond, the last of a group wins all the same, whatever it says of its time."""
+    ordered = queue("ordered", fifo=True)
+    bodies = []
+    for number in range(9):
+        body = item("a", datetime=f"2024-03-{20 - number:02}T00:00:00Z")
+        body["properties"]["version"] = number
+        bodies.append(json.dumps(body))
+    await ordered.send(*bodies, group_id="a")
+    running = worker(loads(ordered))
+    await running.start()
+    await ordered.wait_until_empty()
+    assert await versions(catalogue) == {"a": 8}
+    assert await running.stop() == 0
+
+
+async def test_an_old_dead_letter_does_not_replace_a_newer_item(
+    catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue
+) -> None:
+    """Sent again, and again, it is as old as it was when it was first sent."""
+    items = queue("items", max_receive_count=5)
+    assert items.dead_letters is not None
+    old = item("a", collection="later")
+    old["properties"]["version"] = 1
+    running = worker(loads(items))
+    await running.start()
+    await items.send(json.dumps(old))
+    (letter,) = await items.dead_letters.drain(1, timeout_s=20)
+    await items.send(letter.body, attributes=letter.attributes)
+    (again,) = await items.dead_letters.drain(1, timeout_s=20)
+    assert again.attributes["stacworker_sent_at"] == letter.attributes["stacworker_sent_at"]
+    await catalogue.add_collection("later")
+    new = item("a", collection="later")
+    new["properties"]["version"] = 2
+    await items.send(json.dumps(new))
+    await catalogue.until_count("later", 1)
+    await items.send(again.body, attributes=again.attributes)
+    await items.wait_until_empty()
+    (found,) = await catalogue.search(collections=["later"])
+    assert found["properties"]["version"] == 2
+    assert running.metric("items_superseded_total") == 1
+    assert await running.stop() == 0
+
+
 async def test_fifo_requests_are_generated_in_order(
     catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue, tmp_path: Path
 ) -> None:

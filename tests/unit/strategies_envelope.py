@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 
 from hypothesis import strategies as st
 
-SENT_AT_MS = 1_700_000_000_000
+SENT_AT_MS = 1_714_564_800_500
 SNS_TIME = "2024-05-01T12:00:00.250Z"
 SNS_MS = 1_714_564_800_250
 EVENT_TIME = "2024-05-01T11:59:59.125Z"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -51,6 +52,8 @@ async def test_dead_letters_with_the_reason() -> None:
         await eventually(lambda: bench.queue.deleted)
     (letter,) = bench.dead.stored.values()
     assert letter.body == "bad"
+    sent_at = datetime.fromisoformat(letter.attributes["stacworker_sent_at"]["StringValue"])
+    assert abs(datetime.now(UTC) - sent_at) < timedelta(minutes=5)
     assert {name: value["StringValue"] for name, value in letter.attributes.items()} == {
         "stacworker_error_class": "invalid_item",
         "stacworker_reason": "geometry is null",
@@ -59,6 +62,7 @@ async def test_dead_letters_with_the_reason() -> None:
         "stacworker_item_id": "x",
         "stacworker_failed_at": "1970-01-01T00:00:00.000+00:00",
         "stacworker_source_queue": bench.queue.url,
+        "stacworker_sent_at": sent_at.isoformat(timespec="milliseconds"),
     }
     assert bench.outcomes() == {"dead_lettered": 1}
 
