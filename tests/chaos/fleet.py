@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.chaos.oracle import Violation
 from tests.chaos.world import CREDENTIALS
-from tests.integration.worker import Worker
+from tests.integration.worker import Worker, metric_in
 
 REPOSITORY = Path(__file__).parents[2]
 _FORESEEN = 0, -signal.SIGKILL
@@ -87,8 +87,9 @@ class Fleet:
 
 def _accounts(worker: Worker) -> list[Violation]:
     """Check that each message that a worker received had one outcome, or is in hand."""
-    received, in_hand = worker.metric("messages_received_total"), worker.metric("in_flight_messages")
-    ended = sum(worker.metric("messages_total", outcome=outcome) for outcome in _OUTCOMES)
+    text = worker.get("/metrics")[1]  # once: the worker goes on
+    received, in_hand = metric_in(text, "messages_received_total"), metric_in(text, "in_flight_messages")
+    ended = sum(metric_in(text, "messages_total", outcome=outcome) for outcome in _OUTCOMES)
     if received == ended + in_hand:
         return []
     return [Violation("unclean", f"{worker.log_file.name} received {received}, ended {ended}, has {in_hand} in hand")]

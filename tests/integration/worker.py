@@ -105,12 +105,7 @@ class Worker:
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that carry these labels."""
-        found = 0.0
-        for family in text_string_to_metric_families(self.get("/metrics")[1]):
-            for sample in family.samples:
-                if sample.name == f"stacworker_{name}" and labels.items() <= sample.labels.items():
-                    found += sample.value
-        return found
+        return metric_in(self.get("/metrics")[1], name, **labels)
 
     def outcomes(self) -> dict[str, int]:
         """Return how many messages ended in each outcome, zeros left out."""
@@ -149,6 +144,16 @@ class Worker:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+def metric_in(text: str, name: str, **labels: str) -> float:
+    """Return the sum of a metric's samples with these labels in what `/metrics` answered."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == f"stacworker_{name}" and labels.items() <= sample.labels.items()
+    )
 
 
 class Catalogue:
