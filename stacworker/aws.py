@@ -54,7 +54,7 @@ BAD_CREDENTIALS = frozenset(
 """Answers about who we are, and so about every call; what they say of what we may do is in `_DENIED`."""
 
 NO_ACCESS = frozenset({"access_denied", "bad_credentials", "no_credentials"})
-"""Error classes that time alone does not mend."""
+"""Error classes that somebody has to mend; a start does not wait for it."""
 
 _WRONG_SETTINGS = (
     botocore.exceptions.ConfigNotFound,
