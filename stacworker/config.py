@@ -1,15 +1,16 @@
-"""Read the settings: the environment over one YAML file, every mistake as a line that says what to do."""
+"""Read the settings: the environment over one YAML file, every mistake as a line that says what to do.
+
+The lines name keys and never repeat a value: it may be a secret that got into the wrong place.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
@@ -26,8 +27,10 @@ from stacworker.settings import (
     LogSettings,
     Settings,
 )
+from stacworker.yaml_file import read_mapping
 
 _ENV_ONLY = {"STACWORKER_CONFIG", "STACWORKER_PYTHON", "STACWORKER_LOCALSTACK_PYTHON"}
+_WORD = re.compile(r"[\w.\- ]{1,63}")
 _SERVICE_LINK = re.compile(r"STACWORKER(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_\d+_[A-Z0-9_]+)?)")
 """What Kubernetes adds to the environment of every pod beside a Service named stacworker…
 https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
@@ -36,13 +39,16 @@ https://kubernetes.io/docs/concepts/services-networking/service/#environment-var
 def load_settings(config: Path | None = None) -> Settings:
     """Read settings from the environment over the YAML file `config` (default: STACWORKER_CONFIG).
 
-    Raises ConfigError with one line for each mistake: the key, the value and what is allowed.
+    Raises ConfigError with one line for each mistake: the key, and what is wrong or allowed.
     """
     if config is None and os.environ.get("STACWORKER_CONFIG"):
         config = Path(os.environ["STACWORKER_CONFIG"])
     problems = _unknown_variables()
     if config is not None:
-        problems += _file_problems(config)
+        try:
+            read_mapping(config)
+        except ConfigError as error:
+            problems += error.problems
     if problems:
         raise ConfigError(*problems)
 
@@ -68,25 +74,11 @@ def _unknown_variables() -> list[str]:
     ]
 
 
-def _file_problems(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        return [f"cannot read settings from {path}: {error}"]
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        return [f"{path} is not YAML: {' '.join(str(error).split())}"]
-    if found is not None and not isinstance(found, dict):
-        return [f"{path}: the top level must be a mapping, such as `consumers: […]`"]
-    return []
-
-
 def _describe(error: ValidationError) -> list[str]:
-    """One line per mistake: `key: value: what is wrong or allowed`."""
+    """One line per mistake: `key: what is wrong or allowed`."""
     lines: list[str] = []
     for found in error.errors(include_url=False):
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in found["loc"]).lstrip(".")
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in found["loc"]).lstrip(".")
         message = found["msg"].removeprefix("Value error, ")
         if found["type"] == "extra_forbidden":
             allowed = _allowed_keys(found["loc"])
@@ -96,14 +88,13 @@ def _describe(error: ValidationError) -> list[str]:
         elif not where:
             lines += message.splitlines()
         else:
-            lines.append(f"{where}: {_shown(found)}{message[:1].lower()}{message[1:]}")
+            lines.append(f"{where}: {message[:1].lower()}{message[1:]}")
     return list(dict.fromkeys(lines))
 
 
-def _shown(found: Mapping[str, Any]) -> str:
-    if any(str(part) in ("dsn", "env", "options") for part in found["loc"]) or isinstance(found["input"], dict | list):
-        return ""
-    return f"{found['input']!r}: "
+def _key(part: str) -> str:
+    """Return a key of the file, unless it is no word: in flow style a DSN without its `dsn:` is a key."""
+    return part if _WORD.fullmatch(part) else "…"
 
 
 def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel] | None:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stacworker.redaction import redacted
+
 REASON_MAX_BYTES = 1024
 
 
@@ -22,14 +24,15 @@ class StacworkerError(Exception):
     """Base of all errors raised by stacworker.
 
     `error_class` is a short snake_case label with few values (it becomes a metric label and the
-    `stacworker_error_class` attribute of a dead letter); `str(error)` is a reason for people.
+    `stacworker_error_class` attribute of a dead letter); `str(error)` is a reason for people, in which the
+    credentials of URLs that it quotes do not stand (`redaction.py`).
     """
 
     default_class = "error"
 
     def __init__(self, reason: str, *, error_class: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = str(reason)  # a plugin may hand over the exception that it caught
+        self.reason = redacted(str(reason))  # a plugin may hand over the exception that it caught
+        super().__init__(self.reason)
         self.error_class = error_class or self.default_class
 
 
@@ -106,7 +109,7 @@ class ConfigError(StacworkerError):
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems = tuple(redacted(problem) for problem in problems)
 
 
 def clip_reason(reason: str, max_bytes: int = REASON_MAX_BYTES) -> str:

@@ -1,7 +1,7 @@
 """Logs: structlog on standard error, console on a terminal, JSON lines elsewhere.
 
 Event names are constant and dotted (`message.acked`); the logs of libraries go through the same
-renderer. Never log bodies, credentials or DSNs.
+renderer. Never log bodies, credentials or DSNs; what the texts of foreign errors quote is redacted at the end.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Literal
 import orjson
 import structlog
 
+from stacworker.redaction import redacted
+
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -20,7 +22,11 @@ def _dumps(value: object, **_: object) -> str:
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
 
 
-def _console() -> structlog.typing.Processor:
+def _redact(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {key: redacted(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
     # Plain tracebacks: the rich ones print local variables, and with them whatever is secret there.
     return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
@@ -34,11 +40,7 @@ def configure(level: Level = "info", format: Literal["auto", "json", "console"] 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    rendering: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dumps)]
-        if as_json
-        else [_console()]
-    )
+    renderer = structlog.processors.JSONRenderer(serializer=_dumps) if as_json else _console()
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -49,7 +51,12 @@ def configure(level: Level = "info", format: Literal["auto", "json", "console"] 
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _redact,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 
 from stacworker.errors import ConfigError, StacworkerError
+from stacworker.redaction import redacted
 
 FAILED, WRONG_USAGE = 1, 2
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except Exception as error:  # noqa: BLE001 - the last stop: every error becomes lines and an exit code
         if debug:
-            traceback.print_exception(error)
+            sys.stderr.write(redacted("".join(traceback.format_exception(error))))
         lines, code = _told(error)
         sys.stderr.writelines(f"stacworker: {line}\n" for line in lines)
     return int(code or 0)
@@ -69,6 +70,6 @@ def _told(error: Exception) -> tuple[list[str], int]:
         text = " ".join(str(error.format_message()).split()).rstrip(".")
         # Without a text the help was shown in its place.
         return [f"{text} (see `{command} --help`)"] if text else [], int(error.exit_code)
-    text = " ".join(str(error).split())
+    text = redacted(" ".join(str(error).split()))
     kind = type(error).__name__
     return [f"{kind}: {text}" if isinstance(error, OSError) else f"{kind}: {text} (--debug shows where)"], FAILED

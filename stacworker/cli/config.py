@@ -9,9 +9,12 @@ import typer
 
 from stacworker.cli.options import ConfigOption, JsonOption
 from stacworker.cli.output import say, say_json
+from stacworker.redaction import redacted
 
 _SECRET = re.compile(
-    r"(pass(word|wd|phrase)?|secret|token|credentials?|(api|access|secret|private)_?key)$", re.IGNORECASE
+    r"(pass(word|wd|phrase)?|pwd|secret|token|bearer|cookie|credentials?|auth|authorization|dsn|conninfo|"
+    r"connection_string|(api|access|secret|private|account)_?key)$",
+    re.IGNORECASE,
 )
 _MASK = "**********"
 
@@ -49,7 +52,7 @@ def example() -> None:
 
 
 def masked(value: Any, *, secret: bool = False) -> Any:
-    """Return settings with everything masked whose key sounds like a secret, at any depth.
+    """Return settings with everything masked whose key sounds like a secret, at any depth, and URLs' credentials.
 
     pydantic masks what the settings declare secret; `options` of plugins may hold more.
     """
@@ -57,4 +60,6 @@ def masked(value: Any, *, secret: bool = False) -> Any:
         return {key: masked(part, secret=secret or bool(_SECRET.search(str(key)))) for key, part in value.items()}
     if isinstance(value, list):
         return [masked(part, secret=secret) for part in value]
-    return _MASK if secret and value is not None and not isinstance(value, bool) else value
+    if secret and value is not None and not isinstance(value, bool):
+        return _MASK
+    return redacted(value) if isinstance(value, str) else value

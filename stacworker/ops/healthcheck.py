@@ -71,7 +71,7 @@ def find_address(environ: Mapping[str, str], config: Path | None = None) -> Addr
     try:
         port = DEFAULT_PORT if section["port"] is None else int(section["port"])
     except (TypeError, ValueError):
-        raise ConfigError(f"http.port: {section['port']!r}: give a number") from None
+        raise ConfigError("http.port: give a number") from None
     if port == 0:
         raise ConfigError("http.port is 0, a port chosen at start: give --port with the one that the worker logged")
     host = str(section["host"] or "")
@@ -79,13 +79,9 @@ def find_address(environ: Mapping[str, str], config: Path | None = None) -> Addr
 
 
 def _section_of(path: Path) -> dict[str, Any]:
-    import yaml  # noqa: PLC0415 - only where there is a file
+    from stacworker.yaml_file import read_mapping  # noqa: PLC0415 - only where there is a file
 
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read settings from {path}: {' '.join(str(error).split())}") from None
-    section = found.get("http") if isinstance(found, dict) else None
+    section = read_mapping(path).get("http")
     return dict(section) if isinstance(section, dict) else {}
 
 

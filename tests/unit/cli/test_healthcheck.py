@@ -91,7 +91,7 @@ def test_the_file_gives_the_port(tmp_path):
 @pytest.mark.parametrize(
     ("environ", "problem"),
     [
-        ({"STACWORKER_HTTP__PORT": "x"}, "http.port: 'x': give a number"),
+        ({"STACWORKER_HTTP__PORT": "x"}, "http.port: give a number"),
         (
             {"STACWORKER_HTTP__PORT": "0"},
             "http.port is 0, a port chosen at start: give --port with the one that the worker logged",

@@ -60,7 +60,7 @@ def test_wrong_settings_are_a_line_each(run, tmp_path):
         2,
         "",
         "stacworker: http.prot: unknown key; did you mean port?\n"
-        "stacworker: log.level: 'loud': input should be 'debug', 'info', 'warning' or 'error'\n",
+        "stacworker: log.level: input should be 'debug', 'info', 'warning' or 'error'\n",
     )
 
 
