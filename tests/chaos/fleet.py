@@ -72,7 +72,8 @@ class Fleet:
         codes = await asyncio.gather(*(worker.ended(60) for worker in self._all))
         for worker, code in zip(self._all, codes, strict=True):
             never_began = code in _SIGNALLED and not worker.log()
-            if code not in _FORESEEN and not never_began:
+            signalled_twice = bool(worker.events("exit.forced"))
+            if code not in _FORESEEN and not never_began and not signalled_twice:
                 violations.append(
                     Violation("unclean", f"{worker.log_file.name} ended with {code}: {worker.log()[-2000:]}")
                 )
