@@ -17,6 +17,7 @@ import structlog
 from stacworker.errors import ConfigError, Transient, Unavailable
 from stacworker.generate.process import Child
 from stacworker.generate.recipe import Recipe
+from stacworker.generate.workspace import Workspace, remove_abandoned
 from stacworker.metrics import Metrics
 
 _CLOSE_S = 10.0
@@ -37,6 +38,7 @@ class Pool:
     def __init__(self, recipe: Recipe, metrics: Metrics) -> None:
         self._recipe = recipe
         self._metrics = metrics
+        self._workspace = Workspace()
         self._slots = asyncio.Semaphore(recipe.limits.processes)
         self._idle: list[Child] = []
         self._children: set[Child] = set()
@@ -50,6 +52,7 @@ class Pool:
 
     async def __aenter__(self) -> Self:
         try:
+            await self._open()
             await self.about()
         except Unavailable as error:
             await self.close()
@@ -115,6 +118,16 @@ class Pool:
                     await asyncio.wait(self._retiring)
         except TimeoutError:
             _log.error("generator.close_timed_out", generator=self._recipe.name)
+        finally:
+            await asyncio.to_thread(self._workspace.close)
+
+    async def _open(self) -> None:
+        try:
+            await asyncio.to_thread(remove_abandoned)
+            self._workspace.open()
+        except OSError as error:
+            where = f"generators.{self._recipe.name}"
+            raise ConfigError(f"{where}: no temporary folder can be made (TMPDIR): {error}") from error
 
     async def _take(self) -> Child:
         """Return a child that is ready, together with a slot."""
@@ -165,7 +178,7 @@ class Pool:
     async def _started(self) -> Child:
         if time.monotonic() < self._start_again_at:
             raise Unavailable(self._why_not, dependency="generator", error_class="generator_start")
-        child = Child(self._recipe)
+        child = Child(self._recipe, self._workspace)
         self._children.add(child)
         try:
             await child.start()

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
 from stacworker.generate.child.channel import HEADER
 from stacworker.generate.output import Output
 from stacworker.generate.recipe import Recipe
+from stacworker.generate.workspace import Workspace
 
 _CHILD = Path(__file__).parent / "child" / "__main__.py"
 _DYING_S = 1.0
@@ -51,10 +51,11 @@ class Child:
     group (setsid) is out of reach.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
         self.about: dict[str, Any] = {}
         """What the target said about itself when it was loaded."""
         self._recipe = recipe
+        self._workspace = workspace
         self._jobs = 0
         self._broken = False
         self._folder: str | None = None
@@ -141,7 +142,7 @@ class Child:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _spawn(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="stacworker-")
+        self._folder = self._workspace.new()
         ours, theirs = socket.socketpair()
         self._output = Output()
         with theirs, self._output.write_end() as stdout:
