@@ -6,14 +6,15 @@ import asyncio
 import inspect
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import structlog
+from pydantic import ValidationError
 
 from stacworker import __version__, plugins
 from stacworker.api import Consumer, Sink
@@ -174,15 +175,10 @@ class Parts:
             arguments["reader"] = await self._reader()
         if "sink" in wanted:
             arguments["sink"] = await self._pgstac()
-        try:
+        with _making(where, settings.type):
             if "options" in wanted:
                 arguments["options"] = getattr(kind, "Options", dict)(**settings.options)
             made = kind(**arguments)
-        except StacworkerError:
-            raise
-        except Exception as error:  # whatever a user's class raises while it is made
-            reason = " ".join(unexpected(error).reason.split())
-            raise ConfigError(f"{where}: {settings.type!r} cannot be made: {reason}") from error
         if not isinstance(made, Consumer):
             raise ConfigError(f"{where}.type: {settings.type!r} has no handle(message) and ping()")
         if isinstance(made, AbstractAsyncContextManager):
@@ -314,6 +310,22 @@ class Parts:
             return token
 
         return iam_credentials(args, sign)
+
+
+@contextmanager
+def _making(where: str, kind: str) -> Iterator[None]:
+    """Turn whatever a user's class raises while it is made into a ConfigError."""
+    try:
+        yield
+    except StacworkerError:
+        raise
+    except ValidationError as error:
+        # Its own text, also in a traceback, shows the values; options may hold secrets.
+        problems = [(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+        raise ConfigError(*(f"{where}.options: {key}: {text}" for key, text in problems)) from None
+    except Exception as error:
+        reason = " ".join(unexpected(error).reason.split())
+        raise ConfigError(f"{where}: {kind!r} cannot be made: {reason}") from error
 
 
 def secret_credentials(secretsmanager: Any, arn: str) -> Credentials:

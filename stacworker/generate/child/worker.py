@@ -115,7 +115,8 @@ def load(ref: str, *, factory: bool, options: dict[str, Any]) -> tuple[Callable[
     try:
         inspect.signature(found).bind({}, **options)
     except TypeError as error:
-        raise TypeError(f"{ref} cannot be called with a request and the options {options}: {error}") from None
+        names = ", ".join(options) or "none"
+        raise TypeError(f"{ref} cannot be called with a request and its options ({names}): {error}") from None
     except ValueError:
         pass  # something built in that does not tell its signature
     return (lambda request: found(request, **options)), {}

@@ -210,7 +210,7 @@ async def test_standard_input_is_empty_and_the_session_is_the_childs_own(generat
         ("generate_samples:itme", "LookupError: generate_samples has no 'itme'; it has item, pystac_item, items"),
         (
             "generate_samples:no_items",
-            "cannot be called with a request and the options {'x': 1}: got an unexpected keyword argument 'x'",
+            "cannot be called with a request and its options (x): got an unexpected keyword argument 'x'",
         ),
     ],
 )
