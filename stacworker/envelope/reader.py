@@ -84,9 +84,12 @@ class Requests:
 class Reader:
     """Opens messages. One for all consumers; what each queue's messages hold is bounded apart."""
 
-    def __init__(self, objects: Objects, *, max_held_bytes: int = MAX_HELD_BYTES) -> None:
+    def __init__(
+        self, objects: Objects, *, max_held_bytes: int = MAX_HELD_BYTES, max_parsed_bytes: int = MAX_HELD_BYTES
+    ) -> None:
         self._objects = objects
         self._max_held_bytes = max_held_bytes
+        self._max_parsed_bytes = max_parsed_bytes
         self._rooms: WeakKeyDictionary[InFlight, Room] = WeakKeyDictionary()
 
     @asynccontextmanager
@@ -122,7 +125,11 @@ class Reader:
     def _share(self, in_flight: InFlight) -> Share:
         room = self._rooms.get(in_flight)
         if room is None:
-            room = Room(max_bytes=self._max_held_bytes, max_readers=self._objects.max_concurrency)
+            room = Room(
+                max_bytes=self._max_held_bytes,
+                max_readers=self._objects.max_concurrency,
+                max_parsed_bytes=self._max_parsed_bytes,
+            )
             self._rooms[in_flight] = room
         return Share(room, in_flight)
 
@@ -135,6 +142,7 @@ class Reader:
         body, version = message.body, Version(round(message.first_sent_at * 1000), padded_sequencer(message.sequence))
         level, origin = 0, "message body"
         while True:
+            await share.may_parse(len(body))
             found = await _off_loop(
                 len(body) > _OFF_LOOP_CHARS or _MAYBE_GZIP in body,
                 partial(
@@ -185,6 +193,7 @@ class Reader:
         try:
             location = form.location if isinstance(form, S3Created) else _fetchable(form.href)
             data = share.add(await self._objects.get(location))
+            await share.may_parse(len(data))
             found = await _off_loop(len(data) > _OFF_LOOP_CHARS, partial(object_forms, data, location, form.version))
         except Permanent as error:
             found = Unwrapped(refusals=(Refusal(error),))

@@ -11,6 +11,7 @@ import pytest
 from stacworker.api import Message
 from stacworker.envelope.forms import S3Location
 from stacworker.envelope.reader import Read, Reader
+from stacworker.envelope.room import PARSED_FACTOR
 from stacworker.errors import Transient
 from stacworker.inflight import InFlight
 from tests.unit.strategies_envelope import item, text
@@ -121,3 +122,49 @@ async def test_failures_and_cancellations_leave_the_room_as_it_was() -> None:
                 await waiting
         await holding.aclose()
         assert len((await worker.read(stack)).documents) == 1
+
+
+LARGE = text({"type": "FeatureCollection", "features": [item(id=f"i{number}") for number in range(100)]})
+
+
+async def test_nothing_is_parsed_while_others_hold_too_much() -> None:
+    """JSON takes several times its size once it is parsed: what was fetched waits as the bytes it came in."""
+    objects = Objects(LARGE.encode())
+    worker = Worker(Reader(objects, max_parsed_bytes=PARSED_FACTOR * len(LARGE) * 2))
+    async with AsyncExitStack() as first, AsyncExitStack() as second, AsyncExitStack() as third:
+        await worker.read(first)
+        await worker.read(second, LARGE)
+        waiting = asyncio.create_task(worker.read(third))
+        await idle()
+        assert (objects.got, waiting.done()) == (2, False)
+        await first.aclose()
+        assert len((await waiting).documents) == 100
+
+
+async def test_what_is_larger_than_the_room_is_parsed_alone() -> None:
+    """It waits until nothing else is held, and nothing else comes beside it."""
+    objects = Objects(LARGE.encode())
+    worker = Worker(Reader(objects, max_parsed_bytes=1))
+    async with AsyncExitStack() as first, AsyncExitStack() as second:
+        await worker.read(first)
+        waiting = asyncio.create_task(worker.read(second))
+        await idle()
+        assert not waiting.done()
+        await first.aclose()
+        assert len((await waiting).documents) == 100
+
+
+async def test_a_message_that_holds_something_never_waits_for_those_who_wait_for_it() -> None:
+    """A large event in hand names an object while all room for objects is taken by messages that wait to parse."""
+    objects = Objects(LARGE.encode())
+    worker = Worker(Reader(objects, max_held_bytes=1, max_parsed_bytes=1))
+    async with asyncio.timeout(5), AsyncExitStack() as first, AsyncExitStack() as second:
+        held = await first.enter_async_context(worker.reader._share(worker.in_flight))
+        await held.may_parse(100_000)
+        waiting = asyncio.create_task(worker.read(second))
+        await idle()
+        assert (objects.got, waiting.done()) == (1, False)
+        await held.may_fetch()
+        await held.may_parse(100_000)
+        await first.aclose()
+        await waiting
