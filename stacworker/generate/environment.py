@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
+
+from stacworker.generate.child.secrets import NAMES
+from stacworker.redaction import redacted
 
 _NAMES = frozenset(
     {
@@ -23,18 +25,20 @@ _NAMES = frozenset(
     }
 )
 _PREFIXES = ("GDAL_", "LC_", "PROJ_")
-_SECRET = re.compile(r"AUTH|BEARER|COOKIE|CREDENTIAL|HEADER|KEY|PASS|PWD|SECRET|TOKEN")
 
 
 def scrubbed(environ: Mapping[str, str], *, also: Iterable[str] = ()) -> dict[str, str]:
     """Return the part of `environ` that a child may see.
 
     That is a fixed list of harmless names, GDAL_*, PROJ_* and LC_* unless they sound like secrets
-    (GDAL_HTTP_BEARER), and the names in `also`, which the operator chose.
+    (GDAL_HTTP_BEARER) or hold some (GDAL_HTTP_PROXY with a password), and the names in `also`, which the
+    operator chose.
     """
     chosen = frozenset(also)
-    return {name: value for name, value in environ.items() if name in chosen or _is_harmless(name)}
+    return {name: value for name, value in environ.items() if name in chosen or _is_harmless(name, value)}
 
 
-def _is_harmless(name: str) -> bool:
-    return name in _NAMES or (name.startswith(_PREFIXES) and not _SECRET.search(name))
+def _is_harmless(name: str, value: str) -> bool:
+    if name in _NAMES:
+        return True
+    return name.startswith(_PREFIXES) and not NAMES.search(name) and redacted(value) == value

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TAIL_BYTES = 4096
+TAIL_BYTES = 1 << 14
 _READ_BYTES = 1 << 16  # what a pipe holds
 
 
@@ -34,11 +34,11 @@ class Output:
         self._read()
         self._tail.clear()
 
-    def tail(self, max_chars: int = TAIL_BYTES) -> str:
+    def tail(self) -> str:
         """Return the end of what was printed, as one readable text."""
         self._read()
         text = self._tail.decode("utf-8", "replace")
-        return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text).strip()[-max_chars:]
+        return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text).strip()
 
     def close(self) -> None:
         """Stop reading, whoever may still hold the other end."""

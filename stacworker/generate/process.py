@@ -17,6 +17,7 @@ import structlog
 
 from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
 from stacworker.generate.child.channel import HEADER
+from stacworker.generate.child.secrets import without_secrets
 from stacworker.generate.output import Output
 from stacworker.generate.recipe import Recipe
 from stacworker.generate.workspace import Workspace
@@ -28,6 +29,7 @@ _KILLED_S = 5.0
 """How long a killed process may take to be gone; longer only when it hangs in the kernel."""
 _BURY_EVERY_S = 0.01
 _FRAMING_BYTES = 1 << 20
+_SHOWN_CHARS = 4096
 _REASON_TAIL_CHARS = 600
 _ERROR_CLASSES = frozenset(
     {"generator_error", "generator_memory", "generator_no_items", "generator_usage", "package_not_allowed"}
@@ -245,7 +247,7 @@ class Child:
         return f"; its last output: {tail}" if tail else ""
 
     def _output_tail(self) -> str:
-        return "" if self._output is None else self._output.tail()
+        return "" if self._output is None else without_secrets(self._output.tail(), self._recipe.env)[-_SHOWN_CHARS:]
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 from typing import Any
+
+from .secrets import without_secrets
 
 _STANDARD_LIBRARY = str(Path(traceback.__file__).parent)
 _CALLERS = (str(Path(__file__).parent), str(Path(_STANDARD_LIBRARY, "importlib")), "<frozen")
@@ -44,7 +47,7 @@ def failure(error: BaseException) -> dict[str, Any]:
     return {
         "class": error_class if told else "generator_error",
         "transient": _is_transient(error),
-        "reason": (str(error) if told else report(error))[:_REASON_CHARS],
+        "reason": (without_secrets(str(error), os.environ) if told else report(error))[:_REASON_CHARS],
     }
 
 
@@ -53,7 +56,7 @@ def report(error: BaseException) -> str:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
-        text = str(error)
+        text = without_secrets(str(error), os.environ)
     except Exception as inner:  # noqa: BLE001 - __str__ is the user's code too
         text = f"(its text cannot be had: {type(inner).__name__})"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_caller(frame.filename)]

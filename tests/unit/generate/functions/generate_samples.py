@@ -234,6 +234,15 @@ def environment(request):
     return {"names": sorted(os.environ), "tmpdir": os.environ["TMPDIR"]}
 
 
+def raises_environment(request):
+    raise ValueError("x" * request["before"] + repr(dict(os.environ)))
+
+
+def prints_environment_and_dies(request):
+    os.write(1, ("x" * request["before"] + repr(dict(os.environ))).encode())
+    os._exit(1)
+
+
 def folder(request):
     found = sorted(path.name for path in Path.cwd().iterdir())
     Path("left.txt").write_text("x")
