@@ -235,11 +235,11 @@ def environment(request):
 
 
 def raises_environment(request):
-    raise ValueError("x" * request["before"] + repr(dict(os.environ)))
+    raise ValueError("x" * request["beside"] + repr(dict(os.environ)))
 
 
 def prints_environment_and_dies(request):
-    os.write(1, ("x" * request["before"] + repr(dict(os.environ))).encode())
+    os.write(1, (repr(dict(os.environ)) + os.environ["EARTHDATA_TOKEN"] + "x" * request["beside"]).encode())
     os._exit(1)
 
 
