@@ -47,7 +47,7 @@ async def strike(round_: Round, faults: Sequence[aws_faults.Fault], *, after_s: 
     before = sum(round_.gateway.injected[name] for name in names)
     round_.gateway.add(*faults)
     await asyncio.sleep(round_.seconds)
-    round_.gateway.clear()
+    round_.gateway.remove(*faults)
     return sum(round_.gateway.injected[name] for name in names) - before
 
 

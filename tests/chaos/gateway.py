@@ -93,6 +93,10 @@ class Gateway:
         """Let faults strike from now on; the first added stands next to the client."""
         self._faults += faults
 
+    def remove(self, *faults: Fault) -> None:
+        """Let these faults strike no more; what hangs goes on hanging."""
+        self._faults = [fault for fault in self._faults if fault not in faults]
+
     def clear(self) -> None:
         """Let no more faults strike; what hangs goes on hanging."""
         self._faults.clear()
