@@ -1,8 +1,8 @@
 """What it costs that the newest version wins: the load of prepared batches against a plain upsert of the same rows.
 
 Both write prepared rows to one collection partitioned by month, in turns, 500 a transaction. The load looks up what is
-there, compares versions and keeps them; the plain upsert (`ON CONFLICT DO UPDATE`) replaces whatever is there, so that an
-older item that comes later wins. Rows are new, or replace older ones, or are older than what is there.
+there, compares versions and keeps them; the plain upsert (`ON CONFLICT DO UPDATE`) replaces whatever is there, so that
+an older item that comes later wins. Rows are new, or replace older ones, or are older than what is there.
 """
 
 from __future__ import annotations
