@@ -1,0 +1,1 @@
+"""Hostile and broken messages, by name, with what has to become of each."""
