@@ -57,6 +57,7 @@ async def warm(rasters: list[Path], processes: int, rounds: int) -> list[float]:
         limits=Limits(processes=processes),
         metrics=Metrics(),
         environ=os.environ,
+        local_paths=[str(rasters[0].parent)],
     )
     async with generator:
         for turn in range(rounds + 1):

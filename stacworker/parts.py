@@ -236,7 +236,9 @@ class Parts:
             if ":" in settings.type:
                 generator = FunctionGenerator(ref=settings.type, options=settings.options, **shared)
             elif (kind := plugins.resolve("generators", settings.type)) is StactoolsGenerator:
-                generator = StactoolsGenerator(packages=settings.packages, command=settings.command, **shared)
+                generator = StactoolsGenerator(
+                    packages=settings.packages, command=settings.command, local_paths=settings.local_paths, **shared
+                )
             else:
                 generator = kind(options=settings.options, **shared)
             found[name] = await self.stack.enter_async_context(generator)

@@ -63,6 +63,12 @@ def _check_output(value: str) -> str:
     raise ValueError("allowed: load, sns:TOPIC_ARN, sqs:QUEUE_URL, s3://bucket/prefix/")
 
 
+def _check_folder(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("give a folder's whole path, such as /data/granules")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_check_name)]
 QueueUrl = Annotated[str, AfterValidator(_check_queue_url)]
 Bytes = Annotated[ByteSize, Field(gt=0)]
@@ -228,6 +234,8 @@ class GeneratorSettings(_Section):
     """type stactools: requirements that requests may name, such as stactools-naip==0.5.0."""
     command: str | None = None
     """type stactools: its command when it cannot be guessed, such as "naip create-item"."""
+    local_paths: tuple[Annotated[str, AfterValidator(_check_folder)], ...] = ()
+    """type stactools: folders on this machine whose files requests may name; none by default, only URLs."""
     timeout_s: Seconds = 120.0
     """A job that takes longer is killed and its request retried."""
     processes: Annotated[int, Field(ge=1, le=256)] = 2
@@ -245,8 +253,9 @@ class GeneratorSettings(_Section):
     def _complete(self) -> GeneratorSettings:
         if self.type == "stactools" and not self.packages:
             raise ValueError('type stactools needs packages, such as ["stactools-naip==0.5.0"]')
-        if self.type != "stactools" and (self.packages or self.command):
-            raise ValueError(f"packages and command belong to type stactools, this generator has type {self.type}")
+        if self.type != "stactools" and (self.packages or self.command or self.local_paths):
+            keys = "packages, command and local_paths"
+            raise ValueError(f"{keys} belong to type stactools, this generator has type {self.type}")
         return self
 
 

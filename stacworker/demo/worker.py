@@ -57,7 +57,13 @@ def write_settings(path: Path, world: World, dsn: str) -> int:
             {"name": "items", "type": "load", "queue_url": world.items.url, **common},
             {"name": "requests", "type": "generate", "output": "load", "queue_url": world.requests.url, **common},
         ],
-        "generators": {PACKAGE: {"type": "stactools", "packages": [f"{PACKAGE}=={version(PACKAGE)}"]}},
+        "generators": {
+            PACKAGE: {
+                "type": "stactools",
+                "packages": [f"{PACKAGE}=={version(PACKAGE)}"],
+                "local_paths": [str(path.parent.resolve())],
+            }
+        },
         "http": {"host": "127.0.0.1", "port": port},
         "drain_timeout_s": DRAIN_TIMEOUT_S,
     }

@@ -31,7 +31,8 @@ class StactoolsGenerator:
     create-item"; it may be left out when the packages have only one create-item).
 
     `packages` are requirements; entering raises ConfigError for each that is not installed as required.
-    A request may name a version too; it is refused when that is not the one installed.
+    A request may name a version too; it is refused when that is not the one installed. Its arguments may name
+    files on this machine only in the folders `local_paths`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class StactoolsGenerator:
         metrics: Metrics,
         environ: Mapping[str, str],
         command: str | None = None,
+        local_paths: Sequence[str] = (),
         env: Sequence[str] = (),
         path: Sequence[str] = (),
         interpreter: str = sys.executable,
@@ -51,10 +53,10 @@ class StactoolsGenerator:
         self._required = dict(_requirement(name, text) for text in packages)
         self._command = command
         self._versions: dict[str, str] = {}
-        target = Target(_TARGET, {"packages": list(self._required), "command": command}, factory=True)
+        options = {"packages": list(self._required), "command": command, "local_paths": list(local_paths)}
         recipe = Recipe(
             name=name,
-            target=target,
+            target=Target(_TARGET, options, factory=True),
             limits=limits,
             env=scrubbed(environ, also=env),
             path=tuple(path),

@@ -104,9 +104,8 @@ async def test_item_requests_of_stactools_users_work_unchanged(
     ]
     forbidden = {**bodies[0], "package_name": "stactools-landsat"}
     await requests.send(*map(json.dumps, [*bodies, forbidden]))
-    running = worker(
-        generates(requests), generators={"naip": {"type": "stactools", "packages": ["stactools-naip==0.5.0"]}}
-    )
+    naip = {"type": "stactools", "packages": ["stactools-naip==0.5.0"], "local_paths": [str(tmp_path)]}
+    running = worker(generates(requests), generators={"naip": naip})
     await running.start()
     await catalogue.until_count("naip", 5)
     assert await catalogue.ids("naip") == sorted(granule.item_id for granule in granules)

@@ -155,7 +155,7 @@ def naip_tif(tmp_path: Path) -> str:
     return str(path)
 
 
-async def test_an_item_request_for_naip_makes_its_item(naip_tif: str) -> None:
+async def test_an_item_request_for_naip_makes_its_item(naip_tif: str, tmp_path: Path) -> None:
     """A StactoolsItemGenerator message works as it is, and its collection is set."""
     body = {
         "package_name": "stactools-naip",
@@ -163,7 +163,7 @@ async def test_an_item_request_for_naip_makes_its_item(naip_tif: str) -> None:
         "create_item_args": ["ca", "2018", naip_tif],
         "collection_id": "naip",
     }
-    async with generator("stactools-naip==0.5.0") as naip:
+    async with generator("stactools-naip==0.5.0", local_paths=[str(tmp_path)]) as naip:
         (item,) = await naip.generate(Request(body, Version(1), collection_id="naip", generator="stactools-naip"))
     shown = {key: item[key] for key in ("type", "id", "collection", "bbox", "links")}
     assert shown == {
@@ -314,13 +314,28 @@ async def test_hrefs_go_to_the_command_of_the_settings(site: Path) -> None:
     assert [item["id"] for item in items] == ["s3://b/k"]
 
 
-async def test_an_unreachable_file_is_tried_again(naip_tif: str) -> None:
+async def test_an_unreachable_file_is_tried_again(naip_tif: str, tmp_path: Path) -> None:
     """A file that GDAL cannot open may be there later, or the network may."""
-    async with generator("stactools-naip") as naip:
+    async with generator("stactools-naip", local_paths=[str(tmp_path)]) as naip:
         with pytest.raises(Transient) as caught:
             await naip.generate(asked("naip", "ca", "2018", naip_tif + "-", package="stactools-naip"))
     assert caught.value.error_class == "generator_error"
     assert "rasterio.errors.RasterioIOError" in caught.value.reason
+
+
+async def test_a_request_names_no_file_of_the_worker(naip_tif: str, tmp_path: Path) -> None:
+    """Not as input, option or destination, unless settings name its folder: read or written, nothing comes of it."""
+    secret = tmp_path / "secret.json"
+    secret.write_text('[{"name": "hunter2"}]')
+    naip = asked("naip", "ca", "2018", "s3://b/k.tif", package="stactools-naip", providers=str(secret))
+    odd = asked("odd-file", "x", str(tmp_path / "written.json"), package="stactools-naip")
+    async with generator("stactools-naip") as closed:
+        for request in (naip, asked("naip", "ca", "2018", naip_tif, package="stactools-naip"), odd):
+            with pytest.raises(Permanent) as caught:
+                await closed.generate(request)
+            assert caught.value.error_class == "generator_usage"
+            assert "hunter2" not in caught.value.reason
+    assert sorted(path.name for path in tmp_path.iterdir()) == [os.path.split(naip_tif)[1], "secret.json"]
 
 
 SETTING = "generators.made.packages:"

@@ -3,32 +3,70 @@
 StactoolsItemGenerator ran `stac GROUP create-item ARGS… --OPTION VALUE… OUT.json`; such requests work
 as they are. What it could not do works as well, because the command's parameters are known here: flags,
 repeated options, options with several values, and destinations that are options, directories, or not
-there at all.
+there at all. What a message may not do is name files of this machine, or where else to write.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .local_paths import is_allowed
+
 _DESTINATION = re.compile(r"(^|_)(dst|dest|destination|out|outdir|outfile|output)(_|$)")
 _FOLDER = re.compile(r"dir|folder")
+_MAX_COUNT = 100
 
 
-def arguments(command: click.Command, words: str, args: list[Any], options: dict[str, Any], out: Path) -> list[str]:
+def arguments(
+    command: click.Command,
+    words: str,
+    args: list[Any],
+    options: dict[str, Any],
+    out: Path,
+    *,
+    local_paths: Sequence[str] = (),
+) -> list[str]:
     """Return the command's arguments, with a destination in the folder `out` where it wants one.
 
-    Raises click.UsageError when an option's value does not fit the option, or one is not known.
+    Raises click.UsageError when an option's value does not fit the option, one is not known, or an argument
+    names a file of this machine outside of the folders `local_paths`.
     """
     ctx = click.Context(command, info_name=f"stac {words}")
     given = [str(arg) for arg in args]
     for key, value in options.items():
         given += _option(command, ctx, key, value)
     values = command.make_parser(ctx).parse_args(args=list(given))[0]
+    _check_places(command, ctx, values, local_paths)
     return given + _destination(command, values, out)
+
+
+def _check_places(
+    command: click.Command, ctx: click.Context, values: dict[str, Any], local_paths: Sequence[str]
+) -> None:
+    """Raise when the request names a file that is none of its business."""
+    for param in command.params:
+        for text in _texts(values.get(str(param.name))):
+            if not is_allowed(text, local_paths):
+                raise click.UsageError(
+                    f"{param.name}: {text[:200]!r} is on the worker's own machine, where requests may only name files "
+                    f"in the generator's local_paths ({', '.join(local_paths) or 'none'})",
+                    ctx=ctx,
+                )
+            if _is_destination(param) and "://" in text:
+                raise click.UsageError(f"{param.name}: a request does not say where items are written", ctx=ctx)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
 
 
 def _option(command: click.Command, ctx: click.Context, key: str, value: Any) -> list[str]:
@@ -70,7 +108,7 @@ def _flag(option: click.Option, ctx: click.Context, name: str, value: Any) -> li
         return [name]
     if value in (False, "false", "False"):
         return option.secondary_opts[-1:] if name in option.opts else option.opts[-1:]
-    if option.count and isinstance(value, int):
+    if option.count and isinstance(value, int) and value <= _MAX_COUNT:
         return [name] * value
     raise click.BadOptionUsage(name, f"{name} is a flag: expected true or false, not {value!r}", ctx=ctx)
 

@@ -14,7 +14,7 @@ import importlib.metadata
 import io
 import json
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,15 @@ class Commands:
 
     A request is `{"package": canonical name or null, "group": str or null, "args": [str],
     "options": {str: value}}`. `command` is the words of the command for requests that name no group; it
-    can be left out where there is only one `create-item`. Raises LookupError when it does not exist, and
+    can be left out where there is only one `create-item`; `local_paths` are the folders on this machine whose
+    files a request may name. Raises LookupError when it does not exist, and
     whatever the packages raise when they are imported. A package that is not installed has the version
     null in `about`.
     """
 
-    def __init__(self, packages: list[str], command: str | None = None) -> None:
+    def __init__(self, packages: list[str], command: str | None = None, local_paths: Sequence[str] = ()) -> None:
         _import_stactools_alone()
+        self._local_paths = local_paths
         self._command = command
         self._roots = {package: click.Group("stac") for package in packages}
         self.about: dict[str, Any] = {package: _register(package, root) for package, root in self._roots.items()}
@@ -76,7 +78,7 @@ class Commands:
         self._saved.clear()
         printed = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
         try:
-            args = arguments(command, words, request["args"], request["options"], out)
+            args = arguments(command, words, request["args"], request["options"], out, local_paths=self._local_paths)
             with contextlib.redirect_stdout(printed):
                 root.main(args=[*words.split(), *args], standalone_mode=False, prog_name="stac")
         except click.UsageError as error:
