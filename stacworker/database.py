@@ -7,18 +7,20 @@ reset between two users, and PgBouncer in transaction mode works (with `transact
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 import orjson
 
 from stacworker.errors import ConfigError, Transient, Unavailable
 from stacworker.postgres_errors import translated
+from stacworker.postgres_tls import tls_trouble
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -29,6 +31,9 @@ __all__ = ["ConnectArgs", "Connection", "Credentials", "Database", "iam_credenti
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 _CLOSE_TIMEOUT_S = 5.0
+# A character of a password that belongs to the syntax would otherwise make a part of it a host, a port or a database,
+# and those stand in errors.
+_DSN = re.compile(r"\s*postgres(?:ql)?://(?:[^@/?#]*@)?[^@/?#]*(?:/[^@?#]*)?(?:\?[^@#]*)?", re.IGNORECASE)
 _PING = """
     DO $$ BEGIN
         IF current_setting('transaction_read_only')::bool THEN
@@ -42,7 +47,7 @@ _PING = """
 class ConnectArgs:
     """How to connect; what is None comes from `dsn`, else from the PG* variables, else is the default.
 
-    `ssl` is one of libpq's sslmode words.
+    `ssl` is one of libpq's sslmode words. Raises `ConfigError` for a DSN that is no URL, or not percent-encoded.
     """
 
     dsn: str | None = field(default=None, repr=False)
@@ -52,6 +57,10 @@ class ConnectArgs:
     password: str | None = field(default=None, repr=False)
     database: str | None = None
     ssl: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dsn is not None and not _DSN.fullmatch(self.dsn):
+            raise _bad_dsn()
 
     @classmethod
     def from_secret(cls, text: str) -> ConnectArgs:
@@ -85,25 +94,28 @@ Credentials = Callable[[], Awaitable[ConnectArgs]]
 """Called for every new connection, so that rotated passwords and short-lived tokens are always fresh."""
 
 
-def iam_credentials(args: ConnectArgs, sign: Callable[[str, int, str], Awaitable[str]]) -> Credentials:
+def iam_credentials(
+    args: ConnectArgs, sign: Callable[[str, int, str], Awaitable[str]], environ: Mapping[str, str]
+) -> Credentials:
     """Return credentials whose password is a token that `sign(host, port, user)` makes for each connection.
 
-    For RDS, `sign` is the RDS client's `generate_db_auth_token`. Raises `ConfigError` when `args` leaves
-    host or user open.
+    For RDS, `sign` is the RDS client's `generate_db_auth_token`. TLS is required, or whatever else `args` or
+    PGSSLMODE in `environ` ask for. Raises `ConfigError` when host or user are left open.
     """
     try:
         url = urlsplit(args.dsn or "")
-        host, user = args.host or url.hostname, args.user or url.username
-        port = args.port or url.port or 5432
+        host = args.host or unquote(url.hostname or "") or environ.get("PGHOST")
+        user = args.user or unquote(url.username or "") or environ.get("PGUSER")
+        port = args.port or url.port or int(environ.get("PGPORT", "5432"))
     except ValueError:
         raise _bad_dsn() from None
     if not host or not user:
-        raise ConfigError("database.iam_auth needs a host and a user: give them in database.dsn")
-    signed_host, signed_user = unquote(host), unquote(user)
+        raise ConfigError("database.iam_auth needs a host and a user: give them in database.dsn, or PGHOST and PGUSER")
+    asked_for = args.ssl or "sslmode" in parse_qs(url.query) or environ.get("PGSSLMODE")
 
     async def credentials() -> ConnectArgs:
-        token = await sign(signed_host, port, signed_user)
-        return replace(args, password=token, ssl=args.ssl or "require")
+        token = await sign(host, port, user)
+        return replace(args, password=token, ssl=args.ssl if asked_for else "require")
 
     return credentials
 
@@ -218,7 +230,11 @@ class Database:
             return await asyncpg.connect(
                 **options, **self._options, **{name: value for name, value in given.items() if value is not None}
             )
-        except ValueError:
+        except (ValueError, OSError) as error:
+            if (trouble := tls_trouble(error, args.dsn)) is not None:
+                raise trouble from None
+            if isinstance(error, OSError):
+                raise
             # asyncpg's words may quote a part of the password.
             raise _bad_dsn() from None
 

@@ -38,6 +38,7 @@ from stacworker.load.pgstac import Catalogue
 from stacworker.load.publish import S3Sink, SnsSink, SqsSink
 from stacworker.load.sink import PgstacSink
 from stacworker.metrics import Metrics
+from stacworker.postgres_tls import ERROR_CLASS as TLS
 from stacworker.settings import ConsumerSettings, Settings
 
 _log = structlog.get_logger()
@@ -102,7 +103,7 @@ class Parts:
             try:
                 return await call()
             except Unavailable as error:
-                if time.monotonic() > deadline or error.error_class in NO_ACCESS:
+                if time.monotonic() > deadline or error.error_class in (*NO_ACCESS, TLS):
                     raise
                 _log.warning("start.waiting", dependency=error.dependency, error=error.reason)
             await asyncio.sleep(pause_s)
@@ -288,7 +289,12 @@ class Parts:
             command_timeout_s=settings.statement_timeout_s + 30,
         )
         await self.stack.enter_async_context(database)
-        await self._reach(database.open)
+        try:
+            await self._reach(database.open)
+        except Unavailable as error:
+            if error.error_class != TLS:
+                raise
+            raise ConfigError(f"database: {error.reason}") from error
         catalogue = Catalogue(
             database=database,
             metrics=self.metrics,
@@ -311,7 +317,7 @@ class Parts:
                 token: str = await rds.generate_db_auth_token(DBHostname=host, Port=port, DBUsername=user)
             return token
 
-        return iam_credentials(args, sign)
+        return iam_credentials(args, sign, os.environ)
 
 
 @contextmanager
