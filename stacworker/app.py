@@ -22,6 +22,7 @@ from stacworker.http.status import Status
 from stacworker.lifecycle import Lifecycle, Stopped
 from stacworker.metrics import Metrics
 from stacworker.parts import Parts
+from stacworker.privacy import hide_memory
 from stacworker.settings import Settings
 
 _log = structlog.get_logger()
@@ -36,6 +37,7 @@ def run(settings: Settings) -> int:
     ConfigError for what is wrong with the settings or with what they name.
     """
     log.configure(settings.log.level, settings.log.format)
+    hide_memory()
     tune_gc()
     return asyncio.run(_main(settings))
 
