@@ -62,5 +62,7 @@ def configure(level: Level = "info", format: Literal["auto", "json", "console"] 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("botocore", "aiobotocore", "urllib3", "asyncio", "uvicorn"):
+    for noisy in ("botocore", "aiobotocore", "urllib3", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # To it every garbled request is a warning, and anybody can send those.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)

@@ -13,11 +13,13 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel
 
-from stacworker import __version__
 from stacworker.errors import ConfigError
+from stacworker.http.connections import MAX_HEAD_BYTES, Connection
 from stacworker.http.status import Status
 
 log = structlog.get_logger()
+
+_BACKLOG = 128
 
 
 class Health(BaseModel):
@@ -33,7 +35,7 @@ def create_app(status: Status, registry: CollectorRegistry) -> FastAPI:
     """Build the HTTP application."""
     app = FastAPI(
         title="stacworker",
-        version=__version__,
+        version="1",  # the interface's own, which is not the program's: that is told by /metrics alone
         summary="The daemon that keeps STAC catalogues current.",
         redoc_url=None,
     )
@@ -79,11 +81,23 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncIterator[int]:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # now, not when uvicorn comes to it: who reads our log may ask at once
     except OSError as error:
         listener.close()
         raise ConfigError(f"http: cannot listen on {host}:{port}: {error.strerror}") from None
     port = listener.getsockname()[1]
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        server_header=False,
+        proxy_headers=False,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+    )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     log.info("http.listening", host=host, port=port)
