@@ -6,7 +6,7 @@ import os
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.leftovers", "tests.integration.pg", "tests.integration.aws"]
+pytest_plugins = ["tests.leftovers", "tests.integration.pg", "tests.integration.strict_pg", "tests.integration.aws"]
 
 # Whatever is configured on this machine, no test may find real credentials, a real endpoint or real settings.
 _AWS = {
