@@ -196,6 +196,7 @@ class Parts:
                     max_concurrency=fetch.max_concurrency,
                     max_object_bytes=fetch.max_object_bytes,
                     timeout_s=fetch.timeout_s,
+                    allowed_buckets=fetch.allowed_buckets,
                 )
             )
 

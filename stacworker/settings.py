@@ -122,6 +122,8 @@ class FetchSettings(_Section):
     """An object larger than this (after decompression) is refused."""
     timeout_s: Seconds = 60.0
     """One object may take this long."""
+    allowed_buckets: tuple[str, ...] = ("*",)
+    """Buckets whose objects messages may name, with * and ? for any characters; else all that AWS lets us read."""
 
 
 class DeletesSettings(_Section):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -39,6 +41,9 @@ class S3Objects:
     connections), each of at most `max_object_bytes` (as stored, and decompressed) and within
     `timeout_s`. Memory in use here is at most a small multiple of the product of the first two.
 
+    Only objects in buckets that match one of `allowed_buckets` (shell patterns) are fetched: whoever may send
+    messages could otherwise have anything published that this process may read.
+
     The current object is fetched, never the version that an event names: an older version may have
     been removed since, and as the newest event wins, the current object is what must end in the
     catalogue anyway.
@@ -52,12 +57,14 @@ class S3Objects:
         max_concurrency: int = 64,
         max_object_bytes: int = 64_000_000,
         timeout_s: float = 60.0,
+        allowed_buckets: Sequence[str] = ("*",),
     ) -> None:
         self.max_concurrency = max_concurrency
         self._client = client
         self._metrics = metrics
         self._max_object_bytes = max_object_bytes
         self._timeout_s = timeout_s
+        self._allowed_buckets = allowed_buckets
         self._slots = asyncio.Semaphore(max_concurrency)
         self._unavailable_bucket: str | None = None
 
@@ -68,13 +75,19 @@ class S3Objects:
         and no JSON starts like gzip.)
 
         Raises `Permanent`, for no retry helps: `object_missing` (S3 lists and reads consistently),
-        `bucket_missing`, `object_archived`, `object_too_large`, `bad_gzip`, `s3_refused`.
+        `bucket_missing`, `bucket_not_allowed`, `object_archived`, `object_too_large`, `bad_gzip`, `s3_refused`.
         Raises `Transient`, for this object may be had later and others now: `object_access_denied` (a
         policy that can be mended; without s3:ListBucket it also stands for a missing object),
         `object_timeout`, `object_interrupted`, or what failed while the bucket itself still answers.
         Raises `Unavailable("s3")` when the bucket does not answer either, or the credentials are not
         accepted: then no other object can be had.
         """
+        if not any(fnmatchcase(location.bucket, pattern) for pattern in self._allowed_buckets):
+            raise Permanent(
+                f"bucket not allowed: {location}; allowed: {', '.join(self._allowed_buckets) or 'none'} "
+                "(fetch.allowed_buckets)",
+                error_class="bucket_not_allowed",
+            )
         async with self._slots:
             try:
                 with self._metrics.fetch_duration.time():

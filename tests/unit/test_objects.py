@@ -15,8 +15,10 @@ from stacworker.envelope.contents import object_forms
 from stacworker.envelope.forms import CollectionForm, ItemForm, Notice, S3Location, Unwrapped
 from stacworker.envelope.gzipped import gunzip, is_gzip
 from stacworker.envelope.locations import s3_location
+from stacworker.envelope.objects import S3Objects
 from stacworker.envelope.stac import MAX_PART_BYTES, resendable, resendable_text
 from stacworker.errors import Permanent
+from stacworker.metrics import Metrics
 from tests.unit.strategies_envelope import characters, item, items, json_values, text
 
 VERSION = Version(7, "0F")
@@ -73,6 +75,48 @@ def test_no_text_breaks_the_parser(url: str) -> None:
     """Whatever a link holds, it is an S3 location or it is not."""
     for prefix in ("", "s3://", "https://", "https://b.s3.amazonaws.com/", "https://["):
         assert isinstance(s3_location(prefix + url), S3Location | None)
+
+
+class Bucketless:
+    """An S3 client that answers every request, and remembers the buckets."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def get_object(self, *, Bucket: str, Key: str) -> dict[str, object]:  # noqa: N803 - boto's names
+        self.asked.append(Bucket)
+        return {"Body": self, "ContentLength": 0, "Key": Key}
+
+    async def read(self, _: int) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        """Close the body."""
+
+
+@pytest.mark.parametrize(
+    ("patterns", "buckets"),
+    [
+        (("*",), ["mine", "mine-too", "other"]),
+        (("mine", "no*"), ["mine"]),
+        (("mine*",), ["mine", "mine-too"]),
+        ((), []),
+    ],
+)
+async def test_only_allowed_buckets_are_asked(patterns: tuple[str, ...], buckets: list[str]) -> None:
+    """Settings say which buckets a message may name; S3 never hears of the others."""
+    client = Bucketless()
+    objects = S3Objects(client, Metrics(), allowed_buckets=patterns)
+    for bucket in ("mine", "mine-too", "other"):
+        if bucket in buckets:
+            assert await objects.get(S3Location(bucket, "k")) == b""
+            continue
+        with pytest.raises(Permanent) as caught:
+            await objects.get(S3Location(bucket, "k"))
+        assert caught.value.error_class == "bucket_not_allowed"
+        allowed = ", ".join(patterns) or "none"
+        assert caught.value.reason == f"bucket not allowed: s3://{bucket}/k; allowed: {allowed} (fetch.allowed_buckets)"
+    assert client.asked == buckets
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
