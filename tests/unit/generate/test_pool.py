@@ -296,6 +296,28 @@ async def test_a_grandchild_ends_with_its_parent(generator: Make, tmp_path: Path
         assert await is_gone(int((tmp_path / "mark").read_text()))
 
 
+def group_members(group: int) -> list[int]:
+    """The living processes of a process group."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, of = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group and state not in "ZX":
+                found.append(int(folder.name))
+    return found
+
+
+async def test_a_job_that_runs_away_from_its_killer_is_caught(generator: Make, tmp_path: Path) -> None:
+    """Processes that fork and end without a pause are killed all at once with their group."""
+    async with generator("either", timeout_s=0.5) as either:
+        with pytest.raises(Transient) as caught:
+            await either.generate(asked("runs_away", mark=str(tmp_path / "mark")))
+        assert caught.value.error_class == "generator_timeout"
+        group = int((tmp_path / "mark").read_text())
+        assert await is_gone(group)
+    assert group_members(group) == []
+
+
 async def test_a_fork_that_returns_twice_answers_once(generator: Make) -> None:
     """Both copies of a forked process come back from the function; one of them answers."""
     async with generator("either") as either:

@@ -216,6 +216,16 @@ def hangs_with_grandchild(request):
     process.wait()
 
 
+def runs_away(request):
+    Path(request["mark"]).write_text(str(os.getpid()))
+    for _ in range(4):
+        if os.fork() == 0:
+            while os.fork() == 0:  # the parent ends: always another process, and never for long
+                time.sleep(0.005)
+            os._exit(0)
+    time.sleep(600)
+
+
 def crashes_with_grandchild(request):
     for fd in range(3, 4096):
         with contextlib.suppress(OSError):
