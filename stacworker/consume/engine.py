@@ -68,6 +68,7 @@ class Engine:
         lifecycle: Lifecycle,
         metrics: Metrics,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = system_random,
     ) -> None:
         self.name = name
@@ -78,7 +79,9 @@ class Engine:
         self._metrics = metrics
         self._now = now
         self.in_flight = InFlight()
-        self.keeper = LeaseKeeper(queue, visibility_timeout_s=limits.visibility_timeout_s, metrics=metrics)
+        self.keeper = LeaseKeeper(
+            queue, visibility_timeout_s=limits.visibility_timeout_s, metrics=metrics, monotonic=monotonic
+        )
         self.circuit = Circuit(name, self.ping, metrics=metrics, random=random)
         self._settler = Settler(
             dead_letters=dead_letters,

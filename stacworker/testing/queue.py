@@ -35,7 +35,8 @@ class FakeQueue:
 
     Messages are delivered again when their visibility runs out; a stale receipt handle is refused when
     it is used to delete or extend; a FIFO group gives nothing while a message of it is out.
-    `faults` is asked before every call with the operation's name and may return an error to raise.
+    `faults` is asked before every call with the operation's name and may return an error to raise. A receive that
+    waits looks every `look_every_s` whether a message has become visible.
     `deleted`, `calls` and `stored` tell a test what happened.
     """
 
@@ -48,6 +49,7 @@ class FakeQueue:
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         faults: Callable[[str], StacworkerError | None] = lambda _: None,
+        look_every_s: float = 0.05,
     ) -> None:
         self.name = name
         self.url = f"https://sqs.test/{name}"
@@ -57,6 +59,7 @@ class FakeQueue:
         self.deleted: list[str] = []
         self.calls: list[str] = []
         self.faults = faults
+        self._look_every_s = look_every_s
         self._monotonic = monotonic
         self._now = now
         self._ids = itertools.count(1)
@@ -104,7 +107,7 @@ class FakeQueue:
                 return []
             self._arrived.clear()
             try:
-                async with asyncio.timeout(min(left_s, 0.05)):
+                async with asyncio.timeout(min(left_s, self._look_every_s)):
                     await self._arrived.wait()
             except TimeoutError:
                 pass
