@@ -270,6 +270,8 @@ class Engine:
             self._slots.give_back(held_bytes)
             self._bytes_held -= held_bytes
             self._count(outcome)
+            if (me := asyncio.current_task()) is not None:
+                self._messages.discard(me)  # now and not a turn of the loop later: the accounts add up at any moment
 
     def _count(self, outcome: Outcome) -> None:
         self._count_outcome[outcome].inc()

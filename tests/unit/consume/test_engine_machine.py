@@ -75,12 +75,18 @@ class Model(FakeQueue):
         )
         self.world = world
         self.coming: defaultdict[str, list[str]] = defaultdict(list)
+        self.twice = 0
+        self.held: set[str] = set()
 
     async def receive(self, *args: Any, **kwargs: Any) -> list[Message]:
         fault = self._fault("receive")
         messages = await super().receive(*args, **kwargs)
+        self.held.update(message.id for message in messages)
         await self._after(fault)
-        return messages + messages[:1] if fault == "in part" and not self.fifo else messages
+        if messages and self.twice and not self.fifo:
+            self.twice -= 1
+            messages.append(messages[0])
+        return messages
 
     async def delete(self, handles: Mapping[str, str]) -> dict[str, Failure]:
         fault = self._fault("delete")
@@ -90,7 +96,10 @@ class Model(FakeQueue):
         return await self._batch(fault, handles, super().delete)
 
     async def change_visibility(self, entries: Mapping[str, tuple[str, float]]) -> dict[str, Failure]:
-        return await self._batch(self._fault("change_visibility"), entries, super().change_visibility)
+        failed = await self._batch(self._fault("change_visibility"), entries, super().change_visibility)
+        given_back = {id_ for id_, (_, seconds) in entries.items() if seconds != VISIBILITY_S and id_ not in failed}
+        self.held -= given_back
+        return failed
 
     async def send(self, letters: Sequence[Letter]) -> dict[int, Failure]:
         fault = self._fault("send")
@@ -276,6 +285,23 @@ class EngineMachine(RuleBasedStateMachine):
         """Let the next calls of a kind fail, of the queue or (send) of its dead-letter queue."""
         queue = self.dead if operation == "send" else self.queue
         queue.coming[operation] += faults
+
+    @rule(times=st.integers(1, 3))
+    def deliver_twice(self, times: int) -> None:
+        """Let the next receives bring a message two times."""
+        self.queue.twice = times
+
+    @rule()
+    def drain_all(self) -> None:
+        """Stop all replicas while the queue answers: each gives back whatever it has received and not ended."""
+        self.queue.coming.clear()
+        self.dead.coming.clear()
+        for replica in self.replicas:
+            replica.lifecycle.stop("test")
+        self.pass_time(DRAIN_S + 10.0)
+        assert [replica.task.done() for replica in self.replicas] == [True] * len(self.replicas)
+        assert self.queue.held & self.queue.stored.keys() == set()
+        self.replicas = [Replica(self.world, self.queue, self.dead)]
 
     @rule(place=st.integers(0, 30))
     def expire(self, place: int) -> None:
