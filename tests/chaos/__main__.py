@@ -14,7 +14,7 @@ from tests.chaos.report import Row, say, show_round, show_table, write_json
 from tests.chaos.round import Round
 from tests.chaos.world import World
 
-_MIXED = 4
+_MIXED = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
