@@ -394,7 +394,7 @@ def _drop(*_: Any) -> Any:
 
 TestEngineMachine = EngineMachine.TestCase
 TestEngineMachine.settings = settings(
-    max_examples=int(os.environ.get("ENGINE_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("ENGINE_EXAMPLES", "200")),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
