@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -107,7 +108,15 @@ def _checked(what: str) -> Iterator[None]:
     try:
         yield
     except _WRONG_SETTINGS as error:
-        raise ConfigError(f"aws: cannot make a {what}: {error} (aws.endpoint_url, aws.region, AWS_*)") from error
+        text = f"aws: cannot make a {what}: {_without_value(error)} (aws.endpoint_url, aws.region, AWS_*)"
+        raise ConfigError(text) from None
+
+
+def _without_value(error: Exception) -> str:
+    """Say what is wrong with a setting without the setting: a secret may have got into the wrong place."""
+    if isinstance(error, botocore.exceptions.ValidationError):
+        return re.sub(r"\{[^}]*\}", "…", error.fmt)
+    return str(error).partition(": ")[0] if isinstance(error, ValueError) else str(error)
 
 
 def error_code(error: botocore.exceptions.ClientError) -> str:

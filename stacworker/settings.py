@@ -57,6 +57,18 @@ def _check_queue_url(value: str) -> str:
     return value
 
 
+def _check_endpoint(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+\S*", value):
+        raise ValueError("give a URL, such as http://localhost:4566")
+    return value
+
+
+def _check_region(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}", value):
+        raise ValueError("give a region's name, such as us-west-2")
+    return value
+
+
 def _check_output(value: str) -> str:
     if value == "load" or re.match(r"sns:arn:aws[\w-]*:sns:|sqs:https?://|s3://[^/]+", value):
         return value
@@ -82,9 +94,9 @@ class _Section(BaseModel):
 class AwsSettings(_Section):
     """How AWS is reached. The standard AWS_* variables and credential chain work as well."""
 
-    endpoint_url: str | None = None
+    endpoint_url: Annotated[str, AfterValidator(_check_endpoint)] | None = None
     """Another endpoint for every service, such as LocalStack's (also: AWS_ENDPOINT_URL)."""
-    region: str | None = None
+    region: Annotated[str, AfterValidator(_check_region)] | None = None
     """Region (also: AWS_REGION, AWS_DEFAULT_REGION)."""
 
 

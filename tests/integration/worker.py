@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -37,8 +37,10 @@ class Worker:
         env: Mapping[str, str],
         name: str = "worker",
         module: str = "stacworker",
+        prefix: Sequence[str] = (),
     ) -> None:
-        self._module = module
+        """`prefix` is a command that starts the worker's own, such as setpriv."""
+        self._command = [*prefix, sys.executable, "-m", module, "run", "--config"]
         self.log_file = folder / f"{name}.log"
         self._config = folder / f"{name}.yaml"
         self._config.write_text(yaml.safe_dump({"http": {"host": "127.0.0.1", "port": 0}, **settings}))
@@ -56,7 +58,7 @@ class Worker:
         """Start, and wait for nothing."""
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module, "run", "--config", str(self._config)],
+                [*self._command, str(self._config)],
                 env=self._env,
                 stdout=log,
                 stderr=log,
@@ -112,6 +114,12 @@ class Worker:
         names = ("acked", "retried", "dead_lettered", "released")
         found = {name: int(self.metric("messages_total", outcome=name)) for name in names}
         return {name: count for name, count in found.items() if count}
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def exit_code(self) -> int | None:

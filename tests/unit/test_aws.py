@@ -55,8 +55,8 @@ async def test_an_answer_that_is_not_the_services_means_it_is_away(status: int, 
 @pytest.mark.parametrize(
     ("endpoint_url", "region", "words"),
     [
-        ("localhost:4566", "us-east-1", "Invalid endpoint: localhost:4566"),
-        (None, "us east", "'us east' doesn't match a supported format"),
+        ("localhost:4566", "us-east-1", "Invalid endpoint \\("),
+        (None, "us east", "Provided region_name '…' doesn't match a supported format"),
         (None, None, "You must specify a region"),
     ],
 )
