@@ -17,8 +17,11 @@ _PARAMETER = re.compile(
     rf"((?<![\w.-])[\w.-]{{0,40}}(?:{_WORDS})[\w.-]{{0,40}}|(?<=[?&])(?:sig|key))=(?:'[^']*'|[^&\s'\"]+)",
     re.IGNORECASE,
 )
+# AWS' answer to a wrong signature holds the signed request.
+_HEADER = re.compile(r"(?<![\w-])(authorization|cookie|x-amz-security-token): ?[^\n]+", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:
-    """Return a text without what stands before the @ of URLs, and without `password=…`, `token=…` and the like."""
-    return _PARAMETER.sub(rf"\1={MASK}", _USERINFO.sub(f"{MASK}@", text))
+    """Return a text without credentials: before the @ of URLs, in `password=…`, `token=…` and headers."""
+    text = _PARAMETER.sub(rf"\1={MASK}", _USERINFO.sub(f"{MASK}@", text))
+    return _HEADER.sub(rf"\1:{MASK}", text)
