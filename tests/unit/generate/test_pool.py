@@ -297,7 +297,7 @@ async def test_a_grandchild_ends_with_its_parent(generator: Make, tmp_path: Path
 
 
 def group_members(group: int) -> list[int]:
-    """The living processes of a process group."""
+    """Return the living processes of a process group."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
