@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.chaos.campaign import FAULTS, plans
+from tests.chaos.campaign import FAULTS, Places, Plan, plans
 from tests.chaos.report import Row, say, show_round, show_table, write_json
 from tests.chaos.round import Round
 from tests.chaos.world import World
 
-_MIXED = 3
+_MIXED = 4
+_AT_A_TIME = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,28 +34,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if unknown := [name for name in arguments.only if name not in FAULTS]:
         parser.error(f"no such fault: {', '.join(unknown)}; --list shows them")
-    return asyncio.run(_campaign(arguments))
+    try:
+        return asyncio.run(_campaign(arguments))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        say("interrupted")
+        return 130
 
 
 async def _campaign(arguments: argparse.Namespace) -> int:
+    me = asyncio.current_task()
+    assert me is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    started = time.monotonic()
     mixed = arguments.mixed
     if mixed is None and arguments.minutes is None:
         mixed = 0 if arguments.only else _MIXED
-    end = time.monotonic() + arguments.minutes * 60 if arguments.minutes else None
+    end = started + arguments.minutes * 60 if arguments.minutes else None
     rows: list[Row] = []
+    places = Places(_AT_A_TIME)
+
     with World() as world:
-        for number, plan in enumerate(plans(arguments.seed, arguments.only, mixed)):
-            if end is not None and len(plan.faults) > 1 and time.monotonic() > end:
-                break
-            result = await Round(world, plan.seed, plan.faults, scale=plan.scale, seconds=plan.seconds).run()
+
+        async def run(plan: Plan) -> None:
+            try:
+                result = await Round(world, plan.seed, plan.faults, scale=plan.scale, seconds=plan.seconds).run()
+            finally:
+                places.leave(plan)
             rows.append((plan, result))
-            show_round(number, result)
+            show_round(plan, result)
+
+        async with asyncio.TaskGroup() as rounds:
+            for plan in plans(arguments.seed, arguments.only, mixed):
+                await places.take(plan)
+                if end is not None and plan.mixed and time.monotonic() > end:
+                    break
+                rounds.create_task(run(plan))
+    rows.sort(key=lambda row: row[0].number)
     show_table(rows)
     if arguments.json:
         write_json(arguments.json, arguments.seed, rows)
     broken = sum(len(result.violations) for _, result in rows)
-    idle = [plan.name for plan, result in rows if len(plan.faults) == 1 and not sum(result.injected.values())]
-    say(f"seed {arguments.seed}: {broken} broken promises" + (f"; not injected: {', '.join(idle)}" if idle else ""))
+    idle = [plan.name for plan, result in rows if not plan.mixed and not sum(result.injected.values())]
+    say(
+        f"seed {arguments.seed}: {broken} broken promises in {time.monotonic() - started:.0f} s"
+        + (f"; not injected: {', '.join(idle)}" if idle else "")
+    )
     return 1 if broken or idle else 0
 
 

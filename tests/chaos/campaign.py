@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from tests.chaos import faults_of_aws, faults_of_postgres, faults_of_workers
-from tests.chaos.round import Fault
+from tests.chaos.fault import Fault
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault for part in (faults_of_workers, faults_of_postgres, faults_of_aws) for fault in part.FAULTS
 }
 _MIXED_MIN, _MIXED_MAX = 3, 5
-_SECONDS = 3.0
-_MIXED_SECONDS = 8.0
+_SECONDS = 4.0
+_MIXED_SECONDS = 10.0
 _MIXED_SCALE = 3.0
 
 
@@ -22,6 +23,7 @@ _MIXED_SCALE = 3.0
 class Plan:
     """One round to run."""
 
+    number: int
     seed: int
     faults: tuple[Fault, ...]
     scale: float
@@ -32,34 +34,54 @@ class Plan:
         """What goes wrong in it."""
         return " + ".join(fault.name for fault in self.faults)
 
+    @property
+    def mixed(self) -> bool:
+        """True when several things go wrong at once."""
+        return len(self.faults) > 1
+
 
 def plans(seed: int, only: Sequence[str] = (), mixed: int | None = None) -> Iterator[Plan]:
     """Yield the rounds of a campaign: each fault alone, then `mixed` rounds of several (None: without end)."""
     random = Random(seed)
-    chosen = [FAULTS[name] for name in only] or list(FAULTS.values())
-    for fault in chosen:
-        yield Plan(random.randrange(1 << 31), (fault,), 1.0, _SECONDS)
-    number = 0
-    while mixed is None or number < mixed:
+    alone = [FAULTS[name] for name in only] or list(FAULTS.values())
+    for number, fault in enumerate(alone):
+        yield Plan(number, random.randrange(1 << 31), (fault,), 1.0, _SECONDS)
+    while mixed is None or number + 1 < len(alone) + mixed:
         number += 1
-        yield Plan(random.randrange(1 << 31), _together(random), _MIXED_SCALE, _MIXED_SECONDS)
+        yield Plan(number, random.randrange(1 << 31), _together(random), _MIXED_SCALE, _MIXED_SECONDS)
 
 
 def _together(random: Random) -> tuple[Fault, ...]:
-    """Draw faults that can happen at the same time: one that ends workers, one of Postgres', no FIFO queue."""
+    """Draw faults that can happen at the same time."""
     pool = [fault for fault in FAULTS.values() if not (fault.fifo or fault.settings or fault.troubles)]
     random.shuffle(pool)
+    wanted = random.randint(_MIXED_MIN, _MIXED_MAX)
     found: list[Fault] = []
     for fault in pool:
-        kinds = [_kind(each) for each in found]
-        if len(found) < random.randint(_MIXED_MIN, _MIXED_MAX) and (_kind(fault) is None or _kind(fault) not in kinds):
+        if len(found) < wanted and not (fault.clashes and fault.clashes in [each.clashes for each in found]):
             found.append(fault)
     return tuple(found)
 
 
-def _kind(fault: Fault) -> str | None:
-    """Name what two faults may not both use."""
-    # Who starts without being allowed to do its work ends with exit code 1, as it should.
-    if fault.name.startswith("kill -9 ") or fault.name in ("2 to 8 replicas come and go", "access denied"):
-        return "workers"
-    return "postgres" if fault in faults_of_postgres.FAULTS else None
+class Places:
+    """Lets so many rounds run side by side, and one that reaches the servers of all alone.
+
+    Rounds begin in the order in which they ask.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._free = asyncio.Semaphore(places)
+
+    async def take(self, plan: Plan) -> None:
+        """Return when there is room for a round. To be awaited by one task only."""
+        for _ in range(self._wanted(plan)):
+            await self._free.acquire()
+
+    def leave(self, plan: Plan) -> None:
+        """Give back the place of a round that is over."""
+        for _ in range(self._wanted(plan)):
+            self._free.release()
+
+    def _wanted(self, plan: Plan) -> int:
+        return self._places if any(fault.server_wide for fault in plan.faults) else 1

@@ -7,10 +7,13 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import asyncpg
 
-from tests.chaos.round import Fault, Round
+from stacworker.load.pgstac.slots import slot_keys
+from tests.chaos.fault import MANY_TRIES, Fault
+from tests.chaos.round import Round
 from tests.chaos.workload import COLLECTIONS
 from tests.chaos.world import ROLE
 
@@ -107,6 +110,24 @@ async def _locks_held(round_: Round) -> int:
         return 1
 
     return await _repeat(round_, 0.3, hold)
+
+
+async def _slots_taken(round_: Round) -> int:
+    """Take all places that a collection has for loads, as other replicas would."""
+
+    async def take() -> int:
+        collection = round_.random.choice(list(COLLECTIONS))
+        connection = await asyncpg.connect(round_.world.postgres.dsn(round_.database))
+        try:
+            async with connection.transaction():
+                for key in slot_keys(collection, _SLOTS):
+                    await connection.execute("SELECT pg_advisory_xact_lock($1)", key)
+                await asyncio.sleep(2.0)
+        finally:
+            await connection.close()
+        return 1
+
+    return await _repeat(round_, 0.3, take)
 
 
 async def _rivals(round_: Round) -> int:
@@ -239,10 +260,13 @@ async def _insist(round_: Round, statement: str) -> None:
 
 
 _LOST = asyncpg.InterfaceError
+_SLOTS = 2
 
-FAULTS = (
-    Fault("Postgres killed and restarted", _crash),
-    Fault("Postgres away", _away),
+_FAULTS = (
+    Fault("Postgres killed and restarted", _crash, server_wide=True),
+    Fault("Postgres away", _away, server_wide=True),
+    Fault("failover to read-only", _read_only, server_wide=True),
+    Fault("too many connections", _too_many_connections, server_wide=True),
     Fault("backends terminated", _terminated),
     Fault("connections cut mid-transaction", _cut),
     Fault("COMMIT never arrives", _cut_on_commit(forward_first=False)),
@@ -250,15 +274,17 @@ FAULTS = (
     Fault("connections half-open", _frozen),
     Fault("network to Postgres slow", _slow),
     Fault("locks held (lock_timeout)", _locks_held),
+    Fault("all slots of a collection taken", _slots_taken),
     Fault("deadlocks with rivals", _rivals),
     Fault("deadlock error 40P01", _error("40P01")),
     Fault("serialization failure 40001", _error("40001")),
     Fault("disk full 53100", _error("53100")),
     Fault("out of memory 53200", _error("53200")),
     # Each costs its messages a try: it may be the statement's own fault, and the database is there.
-    Fault("statement cancelled 57014", _error("57014"), tries=1000),
-    Fault("failover to read-only", _read_only),
-    Fault("too many connections", _too_many_connections),
+    Fault("statement cancelled 57014", _error("57014"), tries=MANY_TRIES),
     Fault("constraints tightened", _maintenance),
     Fault("collections change", _collections_change),
 )
+
+FAULTS = tuple(replace(fault, clashes="postgres") for fault in _FAULTS)
+"""All want the database as they know it."""

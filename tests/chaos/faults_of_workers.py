@@ -7,11 +7,12 @@ import signal
 import time
 from random import Random
 
+from tests.chaos.fault import MANY_TRIES, STARTS, Fault
 from tests.chaos.generator import TROUBLES
 from tests.chaos.launcher import POINTS
-from tests.chaos.round import Fault, Round
+from tests.chaos.round import Round
 
-_MANY_TRIES = 1000
+_TRIES_IN_TROUBLE = 4
 _MAX_REPLICAS = 8
 
 
@@ -41,7 +42,9 @@ def killed_at(point: str) -> Fault:
         return {"CHAOS_POINT": point, "CHAOS_PASS": str(random.choice((1, 1, 2, 3, 5)))}
 
     generates = point == "during_generation"
-    return Fault(f"kill -9 {point.replace('_', ' ')}", inject, tries=_MANY_TRIES, generates=generates, env=env)
+    return Fault(
+        f"kill -9 {point.replace('_', ' ')}", inject, tries=MANY_TRIES, generates=generates, env=env, clashes=STARTS
+    )
 
 
 async def _killed_at_random(round_: Round) -> int:
@@ -107,9 +110,16 @@ async def _bad_children(round_: Round) -> int:
 
 FAULTS = (
     *(killed_at(point) for point in POINTS),
-    Fault("kill -9 at random", _killed_at_random, tries=_MANY_TRIES),
-    Fault("2 to 8 replicas come and go", _come_and_go, tries=_MANY_TRIES),
-    Fault("workers stopped longer than a lease", _paused, tries=_MANY_TRIES),
+    Fault("kill -9 at random", _killed_at_random, tries=MANY_TRIES, clashes=STARTS),
+    Fault("FIFO: kill -9 at random", _killed_at_random, tries=MANY_TRIES, fifo=True),
+    Fault("2 to 8 replicas come and go", _come_and_go, tries=MANY_TRIES, clashes=STARTS),
+    Fault("workers stopped longer than a lease", _paused, tries=MANY_TRIES),
     Fault("wall clock jumps", _wrong_clock, env=lambda _: {"CHAOS_CLOCK": "0,3600,-7200,86400,-1,0"}),
-    Fault("generators crash, hang, leak, print, close", _bad_children, tries=6, generates=True, troubles=TROUBLES),
+    Fault(
+        "generators crash, hang, leak, print, close",
+        _bad_children,
+        tries=_TRIES_IN_TROUBLE,
+        generates=True,
+        troubles=TROUBLES,
+    ),
 )

@@ -7,6 +7,7 @@ them. CHAOS_CLOCK is a list of seconds by which the wall clock is wrong, one aft
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import signal
@@ -27,6 +28,7 @@ POINTS = (
     "during_drain",
 )
 """Where a worker can be killed."""
+_PR_SET_PDEATHSIG = 1
 
 
 class Bomb:
@@ -104,8 +106,14 @@ def misset_clock(offsets_s: list[float]) -> None:
     time.time = wrong
 
 
+def end_with_parent() -> None:
+    """Have this process killed when the one that started it ends, however it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Arm what the environment asks for, and be the daemon."""
+    end_with_parent()
     if offsets := os.environ.get("CHAOS_CLOCK"):
         misset_clock([float(each) for each in offsets.split(",")])
     if point := os.environ.get("CHAOS_POINT"):

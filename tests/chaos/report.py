@@ -19,38 +19,41 @@ from tests.chaos.round import Result
 Row = tuple[Plan, Result]
 
 
+_SHOWN = ("lost", "duplicated", "outdated", "dead_lettered")
+"""The kinds of broken promises that have a column of their own."""
+_COLUMNS = ("runs", "injected", "messages", "items", "deletes seen", "lost", "twice", "outdated", "wrongly dead")
+
+
 def table(rows: Sequence[Row]) -> Table:
     """Return a table with a row for each fault alone and one for the mixed rounds, and their sums."""
-    found = Table("fault", "runs", "injected", "messages", "items", "deletes seen", "lost", "duplicated", "other", "s")
+    found = Table("fault")
+    for name in (*_COLUMNS, "other", "verdict", "s"):
+        found.add_column(name, justify="right")
     groups: dict[str, list[Row]] = {}
     for plan, result in rows:
-        name = plan.name if len(plan.faults) == 1 else "several at once"
-        groups.setdefault(name, []).append((plan, result))
+        groups.setdefault("several at once" if plan.mixed else plan.name, []).append((plan, result))
     for name, group in groups.items():
-        found.add_row(name, *map(_shown, _sums(group)))
+        found.add_row(name, *_sums(group))
     found.add_section()
-    found.add_row("all", *map(_shown, _sums(rows)))
+    found.add_row("all", *_sums(rows))
     return found
 
 
-def _sums(rows: Sequence[Row]) -> list[float]:
+def _sums(rows: Sequence[Row]) -> list[str]:
     results = [result for _, result in rows]
     broken = {kind: sum(result.broken[kind] for result in results) for kind in KINDS}
-    return [
+    injected = sum(sum(result.injected.values()) for result in results)
+    numbers = [
         len(results),
-        sum(sum(result.injected.values()) for result in results),
+        injected,
         sum(result.messages for result in results),
         sum(result.items for result in results),
         sum(result.deletes_witnessed for result in results),
-        broken["lost"],
-        broken["duplicated"],
-        sum(count for kind, count in broken.items() if kind not in ("lost", "duplicated")),
-        sum(result.seconds for result in results),
+        *(broken[kind] for kind in _SHOWN),
+        sum(count for kind, count in broken.items() if kind not in _SHOWN),
     ]
-
-
-def _shown(value: float) -> str:
-    return f"{round(value):,}"
+    verdict = "BROKEN" if any(broken.values()) else "kept" if injected else "idle"
+    return [*(f"{number:,}" for number in numbers), verdict, f"{sum(result.seconds for result in results):.0f}"]
 
 
 def say(text: str) -> None:
@@ -59,12 +62,12 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def show_round(number: int, result: Result) -> None:
+def show_round(plan: Plan, result: Result) -> None:
     """Write how a round ended, with what was broken."""
     verdict = "ok" if not result.violations else f"BROKEN {dict(result.broken)}"
     injected = ", ".join(f"{name}: {count}" for name, count in result.injected.items())
     say(
-        f"{number:3} {verdict}  {injected}; {result.items} items in {result.messages} messages, "
+        f"{plan.number:3} {verdict}  {injected}; {result.items} items in {result.messages} messages, "
         f"{result.letters} dead letters, {result.seconds:.1f} s (seed {result.seed})"
     )
     for violation in result.violations[:10]:
@@ -73,7 +76,7 @@ def show_round(number: int, result: Result) -> None:
 
 def show_table(rows: Sequence[Row]) -> None:
     """Write the table as wide as it needs to be."""
-    Console(width=140).print(table(rows))
+    Console(width=150).print(table(rows))
 
 
 def write_json(path: Path, seed: int, rows: Sequence[Row]) -> None:

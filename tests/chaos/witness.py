@@ -45,17 +45,17 @@ class Witness:
             self._letters.update(marks_in(letter.body))
 
     async def before_delete(self, _: str, message_ids: Sequence[str]) -> None:
-        """Look at what is about to be deleted."""
+        """Look at what is about to be deleted, and at what could not be looked at before."""
+        due, self._unseen = [*self._unseen, *message_ids], []
         try:
-            await self._look(message_ids)
+            await self._look(due)
         except psycopg.OperationalError:
-            self._unseen += message_ids
+            self._unseen += due
 
     async def look_again(self) -> None:
         """Look at what could not be seen."""
-        unseen, self._unseen = self._unseen, []
-        if unseen:
-            await self._look(unseen)
+        due, self._unseen = self._unseen, []
+        await self._look(due)
 
     async def _look(self, message_ids: Sequence[str]) -> None:
         # A worker may be quicker than the answer to whoever sent the message: then its contents are not known yet.

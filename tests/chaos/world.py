@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -39,6 +39,7 @@ class World:
         # A commit has to survive `kill -9` of the server; the machine itself does not crash here.
         self.postgres = Postgres(settings={"synchronous_commit": "on", "max_connections": "200"})
         self._running = ExitStack()
+        self._cloning = asyncio.Lock()
 
     def __enter__(self) -> Self:
         with ExitStack() as starting:
@@ -116,6 +117,16 @@ class World:
             taken += messages
 
     # -- Postgres ------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def database(self, pgstac_version: str) -> AsyncIterator[str]:
+        """Lend a new database with an empty pgstac."""
+        async with self._cloning:
+            name = await asyncio.to_thread(self.postgres.clone, pgstac_version)
+        try:
+            yield name
+        finally:
+            await asyncio.to_thread(self.postgres.drop_database, name)
 
     async def execute(self, database: str, statement: str) -> None:
         """Run SQL as the superuser; an error of the server's is the caller's."""
