@@ -293,7 +293,8 @@ def test_no_word_of_a_bad_secret_comes_out(
 
 
 PROBE = """
-import ctypes, json, os, resource, time
+import ctypes, json, os, resource, subprocess, sys, time
+LOOK = "import os; open(f'/proc/{os.getppid()}/environ', 'rb').read()"
 def look(name):
     try:
         with open(f"/proc/{os.getppid()}/{name}", "rb") as file:
@@ -316,6 +317,7 @@ def create_items(request):
         "id": "probe", "environ": sorted(os.environ),
         "descriptors": [kind(fd) for fd in sorted(map(int, os.listdir("/proc/self/fd")))],
         "of_the_daemon": {name: look(name) for name in ("environ", "mem", "maps")}, "attach": attach(),
+        "of_a_child": subprocess.run([sys.executable, "-c", LOOK], capture_output=True).stderr.decode(),
         "core": resource.getrlimit(resource.RLIMIT_CORE), "leader": os.getsid(0) == os.getpid(),
         "memory": resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY,
     }
@@ -351,6 +353,7 @@ async def test_children_get_nothing_of_the_daemon(
         (message,) = await target.drain(1, timeout_s=30)
         probe = json.loads(message.body)
         names = probe.pop("environ")
+        assert "PermissionError" in probe.pop("of_a_child")
         assert {"GEN_TOKEN", "PATH", "TMPDIR"} <= set(names)
         assert [name for name in names if name.startswith(("AWS_", "PG", "STACWORKER_"))] == []
         # nothing, output twice, the socket to the daemon, and the listing itself, closed by then

@@ -18,7 +18,7 @@ from .channel import Channel
 from .failure import failure, report
 from .items import NotItems, encode, items_of, kind
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # linux/prctl.h
 _RESERVE_BYTES = 1 << 20
 
 
@@ -29,6 +29,7 @@ def serve(fd: int) -> int:
     if init is None:
         return 0
     die_with(init["parent"])
+    hide_memory()
     sys.path[:0] = init["path"]
     try:
         function, about = load(**init["target"])
@@ -130,6 +131,11 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the call above
         os._exit(1)
+
+
+def hide_memory() -> None:
+    """Let no other process of our user, such as another generator's, read our memory and environment."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def limit_memory(more_bytes: int) -> None:
