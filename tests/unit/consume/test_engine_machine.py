@@ -81,14 +81,15 @@ class Model(FakeQueue):
     async def receive(self, *args: Any, **kwargs: Any) -> list[Message]:
         fault = self._fault("receive")
         messages = await super().receive(*args, **kwargs)
-        self.held.update(message.id for message in messages)
         await self._after(fault)
+        self.held.update(message.id for message in messages)  # whose answer was lost nobody holds
         if messages and self.twice and not self.fifo:
             self.twice -= 1
             messages.append(messages[0])
         return messages
 
     async def delete(self, handles: Mapping[str, str]) -> dict[str, Failure]:
+        self.held -= handles.keys()  # what is refused here comes again when its lease ends
         fault = self._fault("delete")
         for id_ in handles:
             if id_ in self.stored and not self.world.is_done(self.stored[id_].body):
@@ -96,9 +97,11 @@ class Model(FakeQueue):
         return await self._batch(fault, handles, super().delete)
 
     async def change_visibility(self, entries: Mapping[str, tuple[str, float]]) -> dict[str, Failure]:
-        failed = await self._batch(self._fault("change_visibility"), entries, super().change_visibility)
-        given_back = {id_ for id_, (_, seconds) in entries.items() if seconds != VISIBILITY_S and id_ not in failed}
-        self.held -= given_back
+        return await self._batch(self._fault("change_visibility"), entries, self._change)
+
+    async def _change(self, entries: Mapping[str, tuple[str, float]]) -> dict[str, Failure]:
+        failed = await super().change_visibility(entries)
+        self.held -= {id_ for id_, (_, seconds) in entries.items() if seconds != VISIBILITY_S and id_ not in failed}
         return failed
 
     async def send(self, letters: Sequence[Letter]) -> dict[int, Failure]:
