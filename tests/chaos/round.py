@@ -172,6 +172,7 @@ class Round:
         maker.bundles(round(25 * self._scale), 40)
         maker.objects(round(11 * self._scale), 400)
         maker.moving(200, versions=4, ties=40)
+        maker.racing(round(30 * self._scale), items=4)
         maker.bad(round(24 * self._scale))
         if "requests" in self.queues:
             maker.requests(round(90 * self._scale), [each for fault in self.faults for each in fault.troubles])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.chaos.fault import Fault
-from tests.chaos.workload import COLLECTIONS
+from tests.chaos.workload import COLLECTIONS, UNPARTITIONED
 from tests.chaos.world import ROLE, Queue, World
 
 _CONSUMER = {
@@ -44,7 +44,7 @@ def worker_settings(
         },
         "collections": {
             "default": {"max_batch_items": 300, "max_batch_wait_s": 0.3},
-            "plain": {"max_concurrency": 2},
+            UNPARTITIONED: {"max_concurrency": 2},
         },
         "consumers": consumers,
         "drain_timeout_s": 20,

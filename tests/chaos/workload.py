@@ -14,10 +14,14 @@ from urllib.parse import quote_plus
 Key = tuple[str, str]
 """Collection and id of an item."""
 
-COLLECTIONS = {"monthly": "month", "yearly": "year", "plain": None}
+UNPARTITIONED = "plain"
+COLLECTIONS = {"monthly": "month", "yearly": "year", UNPARTITIONED: None}
 """The collections of a round, and how each is partitioned."""
 MISSING_COLLECTION = "nowhere"
 FIRST_EVENT = datetime(2024, 6, 1, tzinfo=UTC)
+_SOON = 15
+_FIRST_DAY = datetime(2023, 7, 1, 12, tzinfo=UTC)
+"""Items are of the 360 days from here: of twelve months, of two years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +120,18 @@ class Maker:
     _count: int = 0
     _events: int = 0
     _parcels: list[Parcel] = field(default_factory=list)
+    _races: list[tuple[Parcel, Parcel, Parcel]] = field(default_factory=list)
 
     def workload(self) -> Workload:
         """Return what was made, shuffled; about one message in twenty is sent twice."""
         again = self.random.sample(self._parcels, len(self._parcels) // 20)
         parcels = [*self._parcels, *again]
         self.random.shuffle(parcels)
+        for first, last, middle in self._races:
+            parcels.insert(self.random.randrange(len(parcels) // 2), first)
+            at = self.random.randrange(len(parcels) // 2, len(parcels))
+            parcels.insert(at, last)
+            parcels.insert(at + self.random.randint(1, _SOON), middle)
         return Workload(tuple(parcels))
 
     # -- items ---------------------------------------------------------------------------------------
@@ -148,7 +158,7 @@ class Maker:
 
     def moving(self, items: int, versions: int, ties: int) -> None:
         """Add versions of the same items whose times lie in other months; `ties` items have two of one version."""
-        latest = self._copies(items)
+        latest = [copy for _ in range(items) for copy in self._copies(1)]
         for _ in range(versions):
             chosen = self.random.sample(latest, max(1, items * 3 // 4))
             self._bundle([self._moved(copy) for copy in chosen])
@@ -156,6 +166,17 @@ class Maker:
         moment = self._moment()
         for part in (latest[:ties], latest[:ties]):
             self._bundle([self._moved(copy) for copy in part], moment)
+
+    def racing(self, groups: int, items: int) -> None:
+        """Add items whose newest version meets the one before it, where two writers are let in at a time."""
+        for _ in range(groups):
+            copies = [replace(copy, collection=UNPARTITIONED) for copy in self._copies(items)]
+            for _ in range(3):
+                copies = [self._moved(copy) for copy in copies]
+                self._bundle(copies)
+            first, middle, last = self._parcels[-3:]
+            del self._parcels[-3:]
+            self._races.append((first, last, middle))
 
     def bad(self, count: int) -> None:
         """Add messages that must leave dead letters, among them good items beside bad ones."""
@@ -242,7 +263,7 @@ def _versioned(copies: Iterable[Copy], moment: datetime, sequencer: str = "") ->
 
 
 def _day(number: int) -> str:
-    return f"{datetime(2024, 1, 1, 12, tzinfo=UTC) + timedelta(days=number):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{_FIRST_DAY + timedelta(days=number):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _collection(bodies: Sequence[dict[str, Any]]) -> dict[str, Any]:
