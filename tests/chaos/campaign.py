@@ -14,8 +14,8 @@ FAULTS: dict[str, Fault] = {
     fault.name: fault for part in (faults_of_workers, faults_of_postgres, faults_of_aws) for fault in part.FAULTS
 }
 _MIXED_MIN, _MIXED_MAX = 3, 5
-_SECONDS = 4.0
-_MIXED_SECONDS = 10.0
+_SECONDS = 3.0
+_MIXED_SECONDS = 8.0
 _MIXED_SCALE = 3.0
 
 

@@ -121,5 +121,6 @@ FAULTS = (
         tries=_TRIES_IN_TROUBLE,
         generates=True,
         troubles=TROUBLES,
+        settings={"visibility_timeout_s": 30},  # the tries are for the trouble, not for leases on a busy machine
     ),
 )
