@@ -252,7 +252,7 @@ class Engine:
                     worked_on = True
                     error = await self._work(message)
                     # Until it is settled it is neither done nor anybody else's: a drain's end releases it.
-                    outcome, again_after_s = await self._settler.settle(message, error)
+                    outcome, again_after_s = await self._settler.settle(lease.message, error)
                     if again_after_s is None:
                         await self._acks.delete(lease)
                     else:

@@ -78,7 +78,8 @@ class LeaseKeeper:
         return lease
 
     def renew(self, lease: Lease, message: Message) -> None:
-        """Take over the newer receipt handle of a message in hand that was delivered again."""
+        """Take over the newer delivery of a message in hand: its receipt handle, and how often it was received."""
+        lease.message = message
         lease.handle = message.receipt_handle
         lease.lost = False
         self._requeue(lease, self._timeout_s / 2)
