@@ -211,7 +211,8 @@ class Round:
     async def _settle(self) -> list[Violation]:
         """Wait until the queues are empty; messages that are to come back much later are made to come now."""
         deadline = time.monotonic() + _SETTLE_S
-        patience_s = _LEASES_END_S
+        # Whose generators are in trouble needs all its receives for that.
+        patience_s = _SETTLE_S if any(fault.troubles for fault in self.faults) else _LEASES_END_S
         expire_at = time.monotonic() + patience_s
         while left := sum([await asyncio.to_thread(self.world.depth, queue.url) for queue in self.queues.values()]):
             if time.monotonic() > deadline:
