@@ -111,7 +111,7 @@ class Circuit:
         if asyncio.get_running_loop().time() - self._closed_at > _TRUSTED_S:
             self._pause_s = 0.0
         self._closed.clear()
-        self.reason = error.reason
+        self.reason = _why(error)
         self._dependency = error.dependency
         self._metrics.circuit_open.labels(error.dependency).inc()
         self._opened.set()
@@ -144,7 +144,7 @@ class Circuit:
             error = await self._check()
             if error is not None:
                 self.trip(error)
-                self.reason = error.reason
+                self.reason = _why(error)
             elif was_open and await self._works():  # not open before: work failed during this probe, and knows better
                 self._close()
             await self._until_next()
@@ -184,3 +184,8 @@ class Circuit:
         except Exception as error:  # noqa: BLE001 - whatever a user's ping raises, its consumer cannot work
             return Unavailable(unexpected(error).reason, dependency=self._dependency or "unknown")
         return None
+
+
+def _why(error: Unavailable) -> str:
+    """Return what readiness says of an outage: which dependency is away, and how that was seen."""
+    return f"waiting for {error.dependency}: {error.reason}"

@@ -88,7 +88,7 @@ async def until_paused(running: Worker, dependency: str, *words: str) -> None:
     await running.until(lambda: running.metric("circuit_open", dependency=dependency) == 1)
     status, reasons = running.get("/readyz")
     assert status == 503
-    assert all(word in reasons for word in ("items: ", *words)), reasons
+    assert all(word in reasons for word in (f"items: waiting for {dependency}: ", *words)), reasons
     assert running.get("/livez")[0] == 200
 
 
@@ -122,7 +122,7 @@ async def test_a_database_that_is_away_costs_nothing(
     proxy.refuse()
     proxy.cut()
     await items.send(*bodies(0, 10))
-    await until_paused(running, "database", "database")
+    await until_paused(running, "database")
     refused = proxy.injected["refused"]
     await running.until(lambda: proxy.injected["refused"] >= refused + 2)  # what was under way has ended by now
     receives = gateway.calls["ReceiveMessage"]
@@ -215,7 +215,7 @@ async def test_an_outage_pauses_only_those_who_need_what_is_away(
     proxy.refuse()
     proxy.cut()
     await items.send(*bodies(0, 1))
-    await until_paused(running, "database", "database")
+    await until_paused(running, "database")
     await requests.send(*(json.dumps({"id": f"r{number}", "path": "p"}) for number in range(5)))
     published = await made.drain(5, timeout_s=30)
     assert sorted(json.loads(message.body)["id"] for message in published) == [f"r{number}" for number in range(5)]

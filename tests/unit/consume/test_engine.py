@@ -206,7 +206,7 @@ async def test_an_outage_pauses_polling_and_burns_one_receive(ping_fails: bool) 
         bench.consumer.away = away if ping_fails else None
         bench.queue.put("a", "b")
         await eventually(lambda: bench.outcomes() == {"released": 1})
-        assert bench.engine.paused_because == "no space left"
+        assert bench.engine.paused_because == "waiting for database: no space left"
         assert bench.metrics.registry.get_sample_value("stacworker_circuit_open", {"dependency": "database"}) == 1
         await eventually(lambda: not bench.engine._receives)
         assert bench.count("in_flight_messages") == 1

@@ -227,7 +227,7 @@ async def test_an_idle_consumer_notices_an_outage_by_its_probe(monkeypatch: pyte
     circuit = Circuit("items", probe, metrics=Metrics(), random=lambda: 0.0)
     running = asyncio.create_task(circuit.run())
     await eventually(lambda: circuit.is_open)
-    assert circuit.reason == "gone"
+    assert circuit.reason == "waiting for database: gone"
     away.clear()
     await circuit.wait_closed()
     assert circuit.reason is None
@@ -245,7 +245,7 @@ async def test_a_probe_that_raises_anything_opens_the_circuit() -> None:
     circuit = Circuit("items", probe, metrics=Metrics(), random=lambda: 0.0)
     running = asyncio.create_task(circuit.run())
     await eventually(lambda: circuit.is_open)
-    assert circuit.reason == "KeyError: 'host'"
+    assert circuit.reason == "waiting for unknown: KeyError: 'host'"
     broken.clear()
     await circuit.wait_closed()
     running.cancel()
