@@ -6,7 +6,7 @@ class need not inherit from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +18,7 @@ __all__ = [
     "Consumer",
     "Document",
     "DocumentKind",
+    "Feed",
     "Generator",
     "Message",
     "Request",
@@ -146,6 +147,17 @@ class Generator(Protocol):
 
     async def ping(self) -> None:
         """Raise `Unavailable` when the generator cannot work."""
+
+
+class Feed(Protocol):
+    """Finds out by itself what is to be done."""
+
+    def requests(self) -> AsyncIterator[dict[str, Any] | str]:
+        """Give requests, objects or texts as a queue's messages would be, for as long as there are any.
+
+        Nothing remembers how far it came: after a restart it begins again and must give what may not be done
+        yet; a request that comes twice is harmless.
+        """
 
 
 Managed = AbstractAsyncContextManager

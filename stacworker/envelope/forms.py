@@ -114,6 +114,14 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class AnyObject:
+    """A JSON object of no known form, where it is wanted as it is."""
+
+    body: dict[str, Any]
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
 class Pointer:
     """The body itself was too large for SQS and lies in S3 (Amazon's extended client libraries).
 
@@ -125,7 +133,19 @@ class Pointer:
     level: int
 
 
-Form = S3Created | S3Removed | Notice | ItemForm | CollectionForm | ItemRequestForm | IdPath | Href | Key | Pointer
+Form = (
+    S3Created
+    | S3Removed
+    | Notice
+    | ItemForm
+    | CollectionForm
+    | ItemRequestForm
+    | IdPath
+    | Href
+    | Key
+    | AnyObject
+    | Pointer
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,28 @@ class Child:
         if "done" not in end:
             raise self._translated(end.get("error"), origin)
         return items
+
+    async def stream(self, request: Mapping[str, Any], *, origin: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Give the results of one job as they come, however many; the child waits while nobody takes them.
+
+        Raises as `run` does; `timeout_s` is for each result. The child is not usable afterwards.
+        """
+        timeout_s = self._recipe.limits.timeout_s
+        self._broken = True
+        try:
+            await self._send({"request": request})
+            while True:
+                async with asyncio.timeout(timeout_s):
+                    frame = _parsed(await self._receive(_FRAMING_BYTES))
+                if "item" not in frame:
+                    break
+                yield frame["item"]
+        except TimeoutError:
+            raise self._gone("generator_timeout", f"was killed after {timeout_s:g} s", origin) from None
+        except _LOST as error:
+            raise self._gone("generator_crashed", await self._fate(), origin) from error
+        if "done" not in frame:
+            raise self._translated(frame.get("error"), origin)
 
     def kill(self) -> None:
         """Kill the child and all processes of its group now."""
