@@ -12,6 +12,7 @@ import typer
 from stacworker import __version__
 from stacworker.cli import collections as collections_commands
 from stacworker.cli import config as config_commands
+from stacworker.cli import pipelines as pipelines_commands
 from stacworker.cli.options import ConfigOption, JsonOption, PipelinesOption
 from stacworker.cli.output import say, say_json
 
@@ -177,4 +178,5 @@ def healthcheck(
     say(ask(os.environ, config, host=host, port=port, ready=ready))
 
 
+app.add_typer(pipelines_commands.app, name="pipelines")
 app.add_typer(config_commands.app, name="config")

@@ -19,6 +19,7 @@ from stacworker.yaml_file import read_mapping
 
 FILE = "pipeline.yaml"
 LOCK = "requirements.lock"
+_UNSET, _UNSET_URL = "unset", "https://unset.invalid/unset"
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^}]*))?\})")
 
 
@@ -52,9 +53,12 @@ class Broken:
 
 
 def read_pipelines(
-    folder: Path, *, environ: Mapping[str, str] = os.environ, only: Iterable[str] | None = None
+    folder: Path, *, environ: Mapping[str, str] | None = os.environ, only: Iterable[str] | None = None
 ) -> list[Pipeline | Broken]:
     """Read every folder in `folder` that has a pipeline.yaml, sorted by name; `only` those with these ids.
+
+    Without an `environ` its variables are taken to be "unset" where they have no default: enough to look at
+    pipelines, and to test them.
 
     Raises ConfigError when the folder itself cannot be read, holds none, or lacks one of `only`.
     """
@@ -76,8 +80,8 @@ def read_pipelines(
     return [each for each in found if each.id in set(only)]
 
 
-def read_pipeline(folder: Path, *, environ: Mapping[str, str] = os.environ) -> Pipeline | Broken:
-    """Read one folder; what is wrong with it comes back as `Broken`."""
+def read_pipeline(folder: Path, *, environ: Mapping[str, str] | None = os.environ) -> Pipeline | Broken:
+    """Read one folder; what is wrong with it comes back as `Broken`. `environ` is as in `read_pipelines`."""
     folder = folder.resolve()
     path = folder / FILE
     try:
@@ -146,7 +150,7 @@ def _collection_source(settings: PipelineSettings, folder: Path, path: Path) -> 
     return "collection:create_collection" if (folder / "collection.py").is_file() else None
 
 
-def _filled_in(value: Any, environ: Mapping[str, str], where: str) -> Any:
+def _filled_in(value: Any, environ: Mapping[str, str] | None, where: str) -> Any:
     """Put variables' values in place of ${NAME} and ${NAME:-default}, at any depth; $$ is a dollar sign.
 
     Raises ConfigError for a variable that is not set and has no default.
@@ -154,12 +158,14 @@ def _filled_in(value: Any, environ: Mapping[str, str], where: str) -> Any:
     missing: list[str] = []
 
     def put(match: re.Match[str]) -> str:
-        name = match["name"]
+        name, default = match["name"], match["default"]
         if name is None:
             return "$"
-        if name not in environ and match["default"] is None:
+        if environ is None:
+            return default or (_UNSET_URL if name.endswith("URL") else _UNSET)
+        if name not in environ and default is None:
             missing.append(name)
-        return environ.get(name) or match["default"] or ""
+        return environ.get(name) or default or ""
 
     def fill(part: Any) -> Any:
         if isinstance(part, str):
