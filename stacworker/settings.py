@@ -75,6 +75,12 @@ def _check_output(value: str) -> str:
     raise ValueError("allowed: load, sns:TOPIC_ARN, sqs:QUEUE_URL, s3://bucket/prefix/")
 
 
+def _check_overflow(value: str) -> str:
+    if re.fullmatch(r"s3://[^/\s]+/(?:\S*/)?", value):
+        return value
+    raise ValueError("give a bucket and perhaps a folder in it, such as s3://bucket/prefix/")
+
+
 def _check_folder(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError("give a folder's whole path, such as /data/granules")
@@ -188,6 +194,12 @@ class ConsumerSettings(_Section):
     """type load: ObjectRemoved events."""
     output: Annotated[str, AfterValidator(_check_output)] = "load"
     """type generate: where items go: load (acked after COMMIT), sns:ARN, sqs:URL, s3://bucket/prefix/."""
+    output_overflow: Annotated[str, AfterValidator(_check_overflow)] | None = None
+    """type generate: s3://bucket/prefix/ for items larger than an sns: or sqs: output takes: the item goes there, and
+    the message points to it, as those of Amazon's extended clients do; without it such an item is a dead letter."""
+    output_format: Literal["item", "ndjson"] = "item"
+    """type generate: what an s3:// output writes: item (one object an item), or ndjson (items that come within half
+    a second in one object of their collection, one a line)."""
     generator: Name | None = None
     """type generate: the generator for requests that do not name a stactools package."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -195,12 +207,18 @@ class ConsumerSettings(_Section):
 
     @model_validator(mode="after")
     def _keys_fit_type(self) -> ConsumerSettings:
-        only_for = {"deletes": ("load",), "output": ("generate",), "generator": ("generate",)}
+        only_for = {"deletes": ("load",)} | dict.fromkeys(
+            ("output", "output_overflow", "output_format", "generator"), ("generate",)
+        )
         for key, types in only_for.items():
             if key in self.model_fields_set and self.type not in types and self.type in ("load", "generate"):
                 raise ValueError(f"{key} belongs to type {' or '.join(types)}, this consumer has type {self.type}")
         if self.options and self.type in ("load", "generate"):
             raise ValueError(f"options are for classes of your own; type {self.type} takes none")
+        if self.output_overflow and not self.output.startswith(("sns:", "sqs:")):
+            raise ValueError(f"output_overflow belongs to an sns: or sqs: output, this output is {self.output}")
+        if self.output_format != "item" and not self.output.startswith("s3:"):
+            raise ValueError(f"output_format belongs to an s3:// output, this output is {self.output}")
         if self.backoff_base_s > self.backoff_max_s:
             raise ValueError("backoff_base_s is larger than backoff_max_s")
         return self
