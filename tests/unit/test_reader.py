@@ -321,6 +321,7 @@ async def test_large_bodies_and_objects() -> None:
     [
         ({"package_name": "p"}, "an ItemRequest"),
         ({"id": "a", "path": "b"}, 'a request {"id", "path"}'),
+        ({"assets": {}, "properties": {}}, "a partial item, without a type"),
         ("a/b.tif", "a bare object key"),
     ],
 )
@@ -332,6 +333,16 @@ async def test_requests_on_a_load_queue(body: Any, what: str) -> None:
         "wrong_queue",
         f"this is {what}: send it to a queue with type: generate",
     )
+
+
+@pytest.mark.parametrize("more", [{}, {"id": "a", "collection": "c"}])
+async def test_a_partial_item_reaches_the_generator_as_it_is(more: dict[str, Any]) -> None:
+    """What it has is for the generator to keep; only `collection_id` says where the finished item goes."""
+    partial = {"assets": {"data": {"href": "s3://b/k"}}, "properties": {"gsd": 10}, **more}
+    asked = await requests(partial)
+    assert asked.requests == (Request(partial, SENT),)
+    (request,) = (await requests(sns(text({**partial, "collection_id": "d"})))).requests
+    assert (request.collection_id, request.body) == ("d", {**partial, "collection_id": "d"})
 
 
 async def test_a_collection_on_a_generate_queue() -> None:
