@@ -18,7 +18,7 @@ from stacworker.errors import ConfigError
 from stacworker.settings import Settings
 from stacworker.yaml_file import read_mapping
 
-_ENV_ONLY = {"STACWORKER_CONFIG", "STACWORKER_PYTHON", "STACWORKER_LOCALSTACK_PYTHON"}
+_ENV_ONLY = {"STACWORKER_CONFIG", "STACWORKER_PYTHON", "STACWORKER_LOCALSTACK_PYTHON", "STACWORKER_REQUIRE_PGSTAC"}
 _WORD = re.compile(r"[\w.\- ]{1,63}")
 _SERVICE_LINK = re.compile(r"STACWORKER(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_\d+_[A-Z0-9_]+)?)")
 """What Kubernetes adds to the environment of every pod beside a Service named stacworker…

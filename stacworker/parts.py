@@ -33,7 +33,7 @@ from stacworker.lifecycle import Lifecycle
 from stacworker.load.batcher import Batcher
 from stacworker.load.consumer import LoadConsumer
 from stacworker.load.pgstac import Catalogue
-from stacworker.load.publish import S3Sink, SnsSink, SqsSink
+from stacworker.load.publish import Bucket, NdjsonSink, Overflow, S3Sink, SnsSink, SqsSink
 from stacworker.load.sink import PgstacSink
 from stacworker.metrics import Metrics
 from stacworker.postgres_tls import ERROR_CLASS as TLS
@@ -231,21 +231,32 @@ class Parts:
             default=default,
             collection=settings.collection,
             any_object=settings.any_object,
-            sink=await self._output(settings.output),
+            sink=await self._output(settings),
             metrics=self.metrics,
         )
 
     # -- sinks ---------------------------------------------------------------------------------------
 
-    async def _output(self, output: str) -> Sink:
-        if output == "load":
+    async def _output(self, settings: ConsumerSettings) -> Sink:
+        if settings.output == "load":
             return await self._pgstac()
-        scheme, _, target = output.partition(":")
+        scheme, _, target = settings.output.partition(":")
+        client = await self._client(scheme)
         if scheme == "s3":
-            bucket, _, prefix = target.removeprefix("//").partition("/")
-            return S3Sink(await self._client("s3"), bucket, prefix)
-        kind = SnsSink if scheme == "sns" else SqsSink
-        return await self.stack.enter_async_context(kind(await self._client(scheme), target))
+            bucket = Bucket.at(client, settings.output)
+            if settings.output_format == "item":
+                return S3Sink(bucket)
+            return await self.stack.enter_async_context(NdjsonSink(bucket))
+        place = settings.output_overflow
+        overflow = Overflow(Bucket.at(await self._client("s3"), place)) if place else None
+        if scheme == "sns":
+            return await self.stack.enter_async_context(SnsSink(client, target, overflow=overflow))
+        sink = await self.stack.enter_async_context(SqsSink(client, target, overflow=overflow))
+        try:
+            await self._reach(sink.measure)
+        except Permanent as error:
+            raise ConfigError(f"consumers[{settings.name}].output: {error.reason}") from error
+        return sink
 
     async def _pgstac(self) -> PgstacSink:
         return await self._once("pgstac", self._open_pgstac)

@@ -41,6 +41,7 @@ __all__ = [
     "HttpSettings",
     "LimitsSettings",
     "LogSettings",
+    "OutputSettings",
     "PipelinesSettings",
     "Settings",
 ]
@@ -80,6 +81,12 @@ def _check_output(value: str) -> str:
     if value == "load" or re.match(r"sns:arn:aws[\w-]*:sns:|sqs:https?://|s3://[^/]+", value):
         return value
     raise ValueError("allowed: load, sns:TOPIC_ARN, sqs:QUEUE_URL, s3://bucket/prefix/")
+
+
+def _check_overflow(value: str) -> str:
+    if re.fullmatch(r"s3://[^/\s]+/(?:\S*/)?", value):
+        return value
+    raise ValueError("give a bucket and perhaps a folder in it, such as s3://bucket/prefix/")
 
 
 def _check_folder(value: str) -> str:
@@ -205,13 +212,32 @@ class LimitsSettings(_Section):
         return self
 
 
-class ConsumerSettings(LimitsSettings, _QueueSettings):
+class OutputSettings(_Section):
+    """Where generated items go."""
+
+    output: Output = "load"
+    """type generate: where items go: load (acked after COMMIT), sns:ARN, sqs:URL, s3://bucket/prefix/."""
+    output_overflow: Annotated[str, AfterValidator(_check_overflow)] | None = None
+    """type generate: s3://bucket/prefix/ for items larger than an sns: or sqs: output takes: the item goes there, and
+    the message points to it, as those of Amazon's extended clients do; without it such an item is a dead letter."""
+    output_format: Literal["item", "ndjson"] = "item"
+    """type generate: what an s3:// output writes: item (one object an item), or ndjson (items that come within half
+    a second in one object of their collection, one a line)."""
+
+    @model_validator(mode="after")
+    def _fits_output(self) -> OutputSettings:
+        if self.output_overflow and not self.output.startswith(("sns:", "sqs:")):
+            raise ValueError(f"output_overflow belongs to an sns: or sqs: output, this output is {self.output}")
+        if self.output_format != "item" and not self.output.startswith("s3:"):
+            raise ValueError(f"output_format belongs to an s3:// output, this output is {self.output}")
+        return self
+
+
+class ConsumerSettings(OutputSettings, LimitsSettings, _QueueSettings):
     """One queue and what is done with its messages."""
 
     deletes: DeletesSettings = DeletesSettings()
     """type load: ObjectRemoved events."""
-    output: Output = "load"
-    """type generate: where items go: load (acked after COMMIT), sns:ARN, sqs:URL, s3://bucket/prefix/."""
     generator: Name | None = None
     """type generate: the generator for requests that do not name a stactools package."""
     generators: tuple[Name, ...] | None = None
@@ -227,7 +253,9 @@ class ConsumerSettings(LimitsSettings, _QueueSettings):
     def _keys_fit_type(self) -> ConsumerSettings:
         only_for = {
             "deletes": ("load",),
-            **dict.fromkeys(("output", "generator", "generators", "collection", "any_object"), ("generate",)),
+            **dict.fromkeys(
+                (*OutputSettings.model_fields, "generator", "generators", "collection", "any_object"), ("generate",)
+            ),
         }
         for key, types in only_for.items():
             if key in self.model_fields_set and self.type not in types and self.type in ("load", "generate"):

@@ -87,6 +87,14 @@ class ItemRequestForm:
 
 
 @dataclass(frozen=True, slots=True)
+class PartialItem:
+    """An item to be finished by a generator: it has `assets` and `properties`, both objects, and is no Feature yet."""
+
+    body: dict[str, Any]
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
 class IdPath:
     """The Sentinel-1 bucket's own notification: a granule's id and its folder; `body` has the rest."""
 
@@ -142,6 +150,7 @@ Form = (
     | ItemRequestForm
     | IdPath
     | Href
+    | PartialItem
     | Key
     | AnyObject
     | Pointer

@@ -22,6 +22,7 @@ from stacworker.envelope.forms import (
     ItemRequestForm,
     Key,
     Notice,
+    PartialItem,
     Pointer,
     S3Created,
     S3Location,
@@ -267,7 +268,7 @@ def _request(form: Form) -> Request:
             return Request({**place, **body}, version, _collection_id(body), origin=href[:_ORIGIN_CHARS])
         case ItemRequestForm(package_name, collection_id, body, version):
             return Request(body, version, collection_id, generator=package_name)
-        case IdPath(body=body, version=version) | AnyObject(body, version):
+        case IdPath(body=body, version=version) | PartialItem(body, version) | AnyObject(body, version):
             return Request(body, version, _collection_id(body))
         case Key(key, version):
             return Request({"href": key}, version)
@@ -287,6 +288,7 @@ def _wrong_queue(form: Form, right: str) -> Permanent:
         CollectionForm: "a STAC Collection",
         IdPath: 'a request {"id", "path"}',
         ItemRequestForm: "an ItemRequest",
+        PartialItem: "a partial item, without a type",
         Key: "a bare object key",
     }[type(form)]
     return Permanent(f"this is {what}: send it to a queue with type: {right}", error_class="wrong_queue")

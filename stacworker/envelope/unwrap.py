@@ -7,6 +7,7 @@ Envelopes are opened one inside another, at most `MAX_LEVELS`. What is recognise
 - `Records`: an S3 event; `Event: s3:TestEvent`: what S3 sends when notifications are set up;
 - `detail-type` and `detail`: EventBridge, an event of S3 or else its `detail` is opened;
 - `package_name`: an ItemRequest; `id` and `path`: the Sentinel-1 form; `href`: a link;
+  `assets` and `properties`, both objects, without a `type`: an item that a generator is to finish;
 - a list of a class name and `{"s3BucketName", "s3Key"}`: an extended-client pointer;
 - JSON text, base64 of gzip: opened;
 - plain text: a URL, or a bare key (see `_KEY`).
@@ -31,6 +32,7 @@ from stacworker.envelope.forms import (
     ItemRequestForm,
     Key,
     Notice,
+    PartialItem,
     Pointer,
     Unwrapped,
 )
@@ -49,7 +51,8 @@ MAX_INFLATED_BYTES = 32_000_000
 _UNKNOWN = "unknown_envelope"
 EXPECTED = (
     "expected a STAC Item, Collection or FeatureCollection, an S3 event, an SNS or EventBridge message "
-    'around one, an ItemRequest, {"id", "path"}, {"href"}, a URL, an object key, or an extended-client pointer'
+    'around one, an ItemRequest, {"id", "path"}, {"href"}, {"assets", "properties"}, a URL, an object key, '
+    "or an extended-client pointer"
 )
 
 _POINTER_CLASSES = (
@@ -187,6 +190,8 @@ def _request(value: dict[str, Any], inside: _Inside) -> Unwrapped:
             return Unwrapped((IdPath(id_, path, value, inside.version),))
         case {"href": str(href)} if href:
             return Unwrapped((Href(href, value, inside.version),))
+        case {"assets": dict(), "properties": dict()} if value.get("type") is None:
+            return Unwrapped((PartialItem(value, inside.version),))
     if inside.any_object:
         return Unwrapped((AnyObject(value, inside.version),))
     raise _unknown(f"an unknown form: {shown(value)}", inside)

@@ -31,7 +31,7 @@ _BURY_EVERY_S = 0.01
 _FRAMING_BYTES = 1 << 20
 _SHOWN_CHARS = 4096
 _REASON_TAIL_CHARS = 600
-_ERROR_CLASSES = frozenset(
+ERROR_CLASSES = frozenset(
     {"generator_error", "generator_memory", "generator_no_items", "generator_usage", "package_not_allowed"}
 )
 
@@ -257,7 +257,7 @@ class Child:
     def _translated(self, told: Any, origin: str) -> StacworkerError:
         error: Mapping[str, Any] = told if isinstance(told, dict) else {}
         error_class = str(error.get("class"))
-        error_class = error_class if error_class in _ERROR_CLASSES else "generator_error"
+        error_class = error_class if error_class in ERROR_CLASSES else "generator_error"
         reason = f"generator {self._recipe.name!r} failed for {origin}: {error.get('reason')}"
         if error_class == "generator_memory":
             reason += f" (memory_mb is {self._recipe.limits.memory_bytes >> 20})"

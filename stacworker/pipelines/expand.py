@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from stacworker.errors import ConfigError
 from stacworker.pipelines.folder import Pipeline
-from stacworker.settings import MEMORY, ConsumerSettings, Settings
+from stacworker.settings import MEMORY, ConsumerSettings, OutputSettings, Settings
 
 
 def expand(settings: Settings, pipelines: Sequence[Pipeline]) -> Settings:
@@ -69,11 +69,11 @@ def _consumers(pipeline: Pipeline) -> list[ConsumerSettings]:
             name=pipeline.id if not url.startswith(MEMORY) else f"{pipeline.id}.own",
             type="generate",
             queue_url=url,
-            output=settings.output,
             generator=pipeline.id,
             generators=(pipeline.id,),
             collection=pipeline.collection,
             any_object=triggers.any_object or url.startswith(MEMORY),
+            **settings.model_dump(include=set(OutputSettings.model_fields), exclude_unset=True),
             **settings.limits.model_dump(),
         )
         for url in urls

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from stacworker.settings import CollectionSettings, GeneratorSettings, LimitsSettings, Name, Output, QueueUrl
+from stacworker.settings import CollectionSettings, GeneratorSettings, LimitsSettings, Name, OutputSettings, QueueUrl
 
 _EVERY = re.compile(r"(?P<count>\d+(?:\.\d+)?)\s*(?P<unit>[smhd])")
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -96,7 +96,7 @@ class CopySettings(_Part):
     """The names of the assets; default: all."""
 
 
-class PipelineSettings(_Part):
+class PipelineSettings(OutputSettings):
     """One dataset: what triggers it, what makes its items, where they go."""
 
     id: Name | None = None
@@ -115,8 +115,6 @@ class PipelineSettings(_Part):
     """Where the items go."""
     copy_assets: CopySettings | None = None
     """Copies of assets."""
-    output: Output = "load"
-    """load (acknowledged after COMMIT), sns:ARN, sqs:URL, s3://bucket/prefix/."""
     limits: LimitsSettings = LimitsSettings()
     """As in `consumers`: max_in_flight, visibility_timeout_s, dead_letter_queue_url, …"""
     loading: CollectionSettings | None = None
