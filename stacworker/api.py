@@ -21,6 +21,7 @@ __all__ = [
     "Document",
     "DocumentKind",
     "Generator",
+    "HasDict",
     "Item",
     "ItemRequest",
     "Message",
