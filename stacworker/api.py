@@ -22,6 +22,7 @@ __all__ = [
     "DocumentKind",
     "Feed",
     "Generator",
+    "HasDict",
     "Item",
     "ItemRequest",
     "Message",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from stacworker.errors import Rejected
 from stacworker.testing.messages import sample_item
 from stacworker.testing.pgstac import PgstacDatabase
 
+DOCS = Path(__file__).parents[2] / "docs" / "testing.md"
+(EXAMPLE,) = re.findall(r"```python\n# test_my_catalogue.py\n(.*?)```", DOCS.read_text(), re.DOTALL)
 THEIRS = """
 import pytest
 from stacworker.testing.messages import sample_item
@@ -42,6 +45,7 @@ async def test_async(pgstac, generate_items):
 def test_the_fixture_in_a_project_of_its_own(tmp_path: Path) -> None:
     """One server for the session, a fresh database for each test, and nothing left behind."""
     (tmp_path / "test_theirs.py").write_text(THEIRS)
+    (tmp_path / "test_example.py").write_text(EXAMPLE)
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     root = Path(stacworker.__file__).parents[1]
     plugins = ["-p", "stacworker.testing.plugin", "-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider"]
@@ -59,7 +63,7 @@ def test_the_fixture_in_a_project_of_its_own(tmp_path: Path) -> None:
         check=False,
         timeout=180,
     )
-    assert "4 passed" in done.stdout.splitlines()[-1], done.stdout + done.stderr
+    assert "6 passed" in done.stdout.splitlines()[-1], done.stdout + done.stderr
 
 
 def test_loading_newer_states_and_bad_items(pgstac_dsn: str) -> None:

@@ -15,6 +15,7 @@ import stacworker
 
 Run = Callable[..., str]
 ROOT = Path(stacworker.__file__).parents[1]
+DOCS = Path(__file__).parents[3] / "docs" / "testing.md"
 
 
 @pytest.fixture
@@ -92,6 +93,14 @@ def test_the_fixtures(run: Run) -> None:
     shown = [line.removeprefix("E").strip() for line in output.splitlines() if line.startswith("E ")]
     assert shown == ["AssertionError: not loaded: 'x'", "loaded: nothing", "refused: nothing"]
     assert ">       memory_sink.assert_loaded(" in output
+
+
+@pytest.mark.skipif(not DOCS.exists(), reason="the documentation is not beside the tests")
+@pytest.mark.parametrize("name", ["test_my_items.py", "test_my_queue.py"])
+def test_the_examples_of_the_documentation_work(run: Run, name: str) -> None:
+    """As they stand there."""
+    (code,) = re.findall(rf"```python\n# {name}\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert outcomes(output := run(code)) == {"passed": 2}, output
 
 
 def test_the_fixtures_need_none_of_the_extras(run: Run) -> None:
