@@ -224,13 +224,12 @@ class OutputSettings(_Section):
     """type generate: what an s3:// output writes: item (one object an item), or ndjson (items that come within half
     a second in one object of their collection, one a line)."""
 
-    @model_validator(mode="after")
-    def _fits_output(self) -> OutputSettings:
+    def check_output_keys(self) -> None:
+        """Raise ValueError where a key does not belong to the output."""
         if self.output_overflow and not self.output.startswith(("sns:", "sqs:")):
             raise ValueError(f"output_overflow belongs to an sns: or sqs: output, this output is {self.output}")
         if self.output_format != "item" and not self.output.startswith("s3:"):
             raise ValueError(f"output_format belongs to an s3:// output, this output is {self.output}")
-        return self
 
 
 class ConsumerSettings(OutputSettings, LimitsSettings, _QueueSettings):
@@ -262,6 +261,7 @@ class ConsumerSettings(OutputSettings, LimitsSettings, _QueueSettings):
                 raise ValueError(f"{key} belongs to type {' or '.join(types)}, this consumer has type {self.type}")
         if self.options and self.type in ("load", "generate"):
             raise ValueError(f"options are for classes of your own; type {self.type} takes none")
+        self.check_output_keys()
         return self
 
 

@@ -8,6 +8,9 @@ from stacworker.errors import ConfigError
 from stacworker.pipelines.folder import Pipeline
 from stacworker.settings import MEMORY, ConsumerSettings, OutputSettings, Settings
 
+_IN_MEMORY = {"wait_time_s": 1}
+"""A receive that waits costs nothing here, and a drain waits for it."""
+
 
 def expand(settings: Settings, pipelines: Sequence[Pipeline]) -> Settings:
     """Return the settings with all that the pipelines need.
@@ -74,7 +77,7 @@ def _consumers(pipeline: Pipeline) -> list[ConsumerSettings]:
             collection=pipeline.collection,
             any_object=triggers.any_object or url.startswith(MEMORY),
             **settings.model_dump(include=set(OutputSettings.model_fields), exclude_unset=True),
-            **settings.limits.model_dump(),
+            **{**settings.limits.model_dump(), **(_IN_MEMORY if url.startswith(MEMORY) else {})},
         )
         for url in urls
     ]

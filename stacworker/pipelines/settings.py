@@ -136,4 +136,5 @@ class PipelineSettings(OutputSettings):
             raise ValueError("loading: name the collection too")
         if self.copy_assets is not None and self.collection is None:
             raise ValueError("copy_assets: name the collection too")
+        self.check_output_keys()
         return self

@@ -234,17 +234,20 @@ async def test_what_fails_in_an_inventory_is_told_and_tried_again(
     assert await running.stop() == 0
 
 
-BROKEN = [
+MISWRITTEN = [
     ({"triggers": {}}, {"items": ITEMS}, "triggers: give queue_url, once, schedule or feed"),
     ({"triggers": {"once": True}}, {}, "write items.py with create_items"),
     ({"triggers": {"once": True}, "colection": "x"}, {"items": ITEMS}, "did you mean collection?"),
     ({"triggers": {"queue_url": "${NOT_SET_URL}"}}, {"items": ITEMS}, "${NOT_SET_URL} is not set"),
+    ({"triggers": {"once": True, "schedule": {"every": "soon"}}}, {"items": ITEMS}, "such as 30m, 6h or 1d"),
+]
+UNABLE = [
     ({"triggers": {"once": True}}, {"items": "def create_items(:"}, "SyntaxError"),
     ({"triggers": {"once": True}, "collection": "c"}, {"items": ITEMS, "collection": "1/0"}, "ZeroDivisionError"),
     (
         {"triggers": {"once": True}, "collection": "c"},
         {"items": ITEMS, "collection": "def create_collection():\n    return {}"},
-        "stac_version",
+        "type is missing",
     ),
     (
         {
@@ -255,25 +258,22 @@ BROKEN = [
         "stacworker==0.0.0.99",
     ),
     ({"triggers": {"feed": {"type": "own_feed:Feed"}}}, {"items": ITEMS, "own_feed": "1/0"}, "cannot be imported"),
-    ({"triggers": {"once": True, "schedule": {"every": "soon"}}}, {"items": ITEMS}, "such as 30m, 6h or 1d"),
 ]
+BROKEN = [*MISWRITTEN, *UNABLE]
 
 
-@pytest.mark.parametrize(("settings", "files", "reason"), BROKEN, ids=[reason[:30] for _, _, reason in BROKEN])
-async def test_a_broken_pipeline_stops_the_start(
-    folder: Folder,
-    serving: Callable[..., Worker],
-    settings: dict[str, Any],
-    files: dict[str, str],
-    reason: str,
+@pytest.mark.parametrize("broken", [MISWRITTEN, UNABLE], ids=["miswritten", "unable"])
+async def test_broken_pipelines_stop_the_start(
+    folder: Folder, serving: Callable[..., Worker], broken: list[tuple[dict[str, Any], dict[str, str], str]]
 ) -> None:
-    """Exit code 2, and a line that says what to do."""
-    folder.add("broken", settings, **files)
+    """Exit code 2, and for each a line that says what to do."""
+    for number, (settings, files, _) in enumerate(broken):
+        folder.add(f"broken-{number}", settings, **files)
     folder.add("good", {"triggers": {"once": [{"id": "good"}]}, "collection": "things"}, items=ITEMS)
     running = serving()
     running.spawn()
     assert await running.ended() == 2
-    assert reason in running.log()
+    assert [reason for _, _, reason in broken if reason not in running.log()] == []
 
 
 async def test_or_it_is_reported_and_the_others_run(
@@ -306,7 +306,7 @@ async def test_conflicting_versions_live_side_by_side(
         folder.add(
             name,
             {"triggers": {"once": [{"id": name}]}, "collection": "things"},
-            items="import six\n" + ITEMS.replace("**options", '"six": six.__version__'),
+            items="import six\n" + ITEMS.replace(", **options}", ', "six": six.__version__}'),
             requirements=f"six=={version}\n",
         )
     running = serving()
