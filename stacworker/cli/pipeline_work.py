@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from stacworker import log
 from stacworker.cli.output import note
 from stacworker.config import load_settings
 from stacworker.errors import ConfigError
@@ -20,6 +21,7 @@ from stacworker.metrics import Metrics
 from stacworker.pipelines.folder import LOCK, Broken, Pipeline, read_pipelines
 from stacworker.settings import GeneratorSettings, Settings
 
+_QUIET = ("-o", "asyncio_default_fixture_loop_scope=function")
 _NO_TESTS = 5
 """pytest's exit code when it collected none."""
 
@@ -65,6 +67,7 @@ async def install(config: Path | None, folder: Path | None, ids: Sequence[str] |
     Without `ids` those of the settings are among them. Raises ConfigError with what could not be made.
     """
     settings = load_settings(config, pipelines=folder)
+    log.configure("warning", settings.log.format)
     found: dict[str, GeneratorSettings] = {} if ids else dict(settings.generators)
     if ids or not found or settings.pipelines.folder is not None:
         found |= {each.id: each.generator for each in _whole(_read(settings, ids))}
@@ -94,6 +97,7 @@ async def install(config: Path | None, folder: Path | None, ids: Sequence[str] |
 async def lock(config: Path | None, folder: Path | None, ids: Sequence[str] | None) -> list[Path]:
     """Write requirements.lock in each pipeline's folder that needs packages; return the files written."""
     settings = load_settings(config, pipelines=folder)
+    log.configure("warning", settings.log.format)
     venvs = Venvs(Path(settings.environments.folder or default_folder(os.environ)), os.environ)
     written: list[Path] = []
     for pipeline in _whole(_read(settings, ids)):
@@ -118,7 +122,7 @@ def run_tests(config: Path | None, folder: Path | None, ids: Sequence[str] | Non
             _tell(pipeline.problems)
             continue
         # Not collected by the rules of whatever project the folder lies in.
-        command = (sys.executable, "-m", "pytest", "-p", "stacworker.testing.plugin", "-c", os.devnull)
+        command = (sys.executable, "-m", "pytest", "-c", os.devnull, "-o", "asyncio_mode=auto", *_QUIET)
         place = ("--rootdir", str(pipeline.folder), "-p", "no:cacheprovider", str(pipeline.folder))
         code = subprocess.run([*command, *place], check=False, cwd=pipeline.folder).returncode  # noqa: S603 - ours
         if code == _NO_TESTS:

@@ -17,13 +17,14 @@ import platform
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 import structlog
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from stacworker.errors import ConfigError
 from stacworker.generate.environment import scrubbed
@@ -42,14 +43,17 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What an environment is to hold: requirements, and a requirements file (with hashes: exactly that)."""
+    """What an environment is to hold: requirements, and a requirements file.
+
+    A file with hashes pins all there is: then nothing else is installed, and the requirements must be in it.
+    """
 
     requirements: tuple[str, ...] = ()
     file: Path | None = None
 
     def is_installed_here(self) -> bool:
         """Say whether the environment of this process has all of it, as required."""
-        return self.file is None and all(_is_installed(text) for text in self.requirements)
+        return self.file is None and all(_is_installed(text) and "@" not in text for text in self.requirements)
 
     def text(self) -> str:
         """Return all of it as one requirements file; raises ConfigError when the file cannot be read."""
@@ -57,7 +61,12 @@ class Wanted:
             own = self.file.read_text("utf-8") if self.file is not None else ""
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"requirements cannot be read: {self.file}: {error}") from error
-        return "\n".join([own, *self.requirements, ""])
+        return own if _is_lock(own) else "\n".join([own, *self.requirements, ""])
+
+    def missing_in(self, packages: Mapping[str, str]) -> list[str]:
+        """Return the requirements (of those given one by one) that these packages, name to version, do not meet."""
+        versions: dict[str, str] = {canonicalize_name(name): version for name, version in packages.items()}
+        return [text for text in self.requirements if not _is_met(text, versions.get)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,7 @@ class Venvs:
         async with self._locked(folder):
             if (found := _whole(folder)) is None:  # nobody else has made it meanwhile
                 try:
-                    found = await self._make(uv, folder, text)
+                    found = await self._make(uv, folder, wanted, text)
                 except BaseException:
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
@@ -123,17 +132,21 @@ class Venvs:
         )
         return await self._run(find_uv(), "pip", "compile", "--quiet", *options, "-", given=wanted.text())
 
-    async def _make(self, uv: str, folder: Path, text: str) -> Venv:
+    async def _make(self, uv: str, folder: Path, wanted: Wanted, text: str) -> Venv:
         _log.info("environment.making", folder=str(folder))
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         base = getattr(sys, "_base_executable", sys.executable)
         await self._run(uv, "venv", "--quiet", "--no-project", "--python", base, str(folder))
         (folder / _REQUIREMENTS).write_text(text, "utf-8")
         target = ("--quiet", "--python", str(folder / "bin" / "python"))
-        exactly = ("--require-hashes",) if "--hash=" in text else ()
+        exactly = ("--require-hashes",) if _is_lock(text) else ()
         await self._run(uv, "pip", "install", *target, *exactly, "--requirement", str(folder / _REQUIREMENTS))
         listed = orjson.loads(await self._run(uv, "pip", "list", *target, "--format", "json"))
         packages = {each["name"]: each["version"] for each in listed}
+        if missing := wanted.missing_in(packages):
+            raise ConfigError(
+                f"{wanted.file} does not pin {', '.join(missing)}: run `stacworker pipelines lock`, or drop the file"
+            )
         told = {"python": platform.python_version(), "packages": packages}
         await asyncio.to_thread(_write_whole, folder / _WHOLE, orjson.dumps(told))
         _log.info("environment.made", folder=str(folder), packages=len(packages))
@@ -259,11 +272,29 @@ def _write_whole(path: Path, data: bytes) -> None:
     unfinished.replace(path)
 
 
+def _is_lock(text: str) -> bool:
+    return "--hash=" in text
+
+
 def _is_installed(text: str) -> bool:
+    def version(name: str) -> str | None:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    return _is_met(text, version)
+
+
+def _is_met(text: str, version_of: Callable[[str], str | None]) -> bool:
+    """Say whether a requirement is met by what is installed, or does not apply here."""
     try:
         requirement = Requirement(text)
-        version = importlib.metadata.version(requirement.name)
-    except (InvalidRequirement, importlib.metadata.PackageNotFoundError):
+    except InvalidRequirement:
         return False
-    applies = requirement.marker is None or requirement.marker.evaluate()
-    return not applies or (requirement.url is None and requirement.specifier.contains(version, prereleases=True))
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        return True
+    version = version_of(canonicalize_name(requirement.name))
+    return version is not None and (
+        requirement.url is not None or requirement.specifier.contains(version, prereleases=True)
+    )

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from stacworker.testing.generating import GenerateItems
     from stacworker.testing.messages import SampleMessage
     from stacworker.testing.pgstac import PgstacDatabase
+    from stacworker.testing.pipeline import PipelineUnderTest
     from stacworker.testing.postgres import Postgres
     from stacworker.testing.queue import FakeQueue
     from stacworker.testing.s3 import FakeS3
+    from stacworker.testing.s3_server import S3Server
     from stacworker.testing.sink import MemorySink
 
 _REQUIRE = "STACWORKER_REQUIRE_PGSTAC"
@@ -91,6 +93,26 @@ def _generate_items(fake_s3: FakeS3, memory_sink: MemorySink) -> GenerateItems:
     from stacworker.testing.generating import GenerateItems  # noqa: PLC0415 - as above
 
     return GenerateItems(fake_s3, memory_sink)
+
+
+@pytest.fixture(name="pipeline")
+def _pipeline(request: pytest.FixtureRequest, fake_s3: FakeS3) -> Iterator[PipelineUnderTest]:
+    """Give the pipeline in whose folder the test lies."""
+    from stacworker.testing.pipeline import PipelineUnderTest, pipeline_folder  # noqa: PLC0415 - as above
+
+    with PipelineUnderTest(pipeline_folder(request.path), fake_s3) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture(name="s3_server")
+def _s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """Give an empty S3 on a loopback port, to which AWS' variables point."""
+    from stacworker.testing.s3_server import CREDENTIALS, S3Server  # noqa: PLC0415 - as above
+
+    with S3Server() as server:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server.endpoint_url}.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture(scope="session", name="stacworker_postgres")
