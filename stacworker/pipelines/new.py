@@ -85,7 +85,13 @@ def _translated(config: Mapping[str, Any], old: Path) -> tuple[dict[str, Any], t
         told["inventory"] = "stacworker_child.lambda_app:create_requests"
         every_h = config.get("historic_frequency") or 0
         triggers |= {"schedule": {"every": f"{every_h}h"}} if every_h else {"once": True}
-        generator["env"] = ["INVENTORY_LOCATION", "OUTPUT_LOCATION", "CHUNK_PARAMETER", "AWS_REGION"]
+        generator["env"] = [
+            "INVENTORY_LOCATION",
+            "OUTPUT_LOCATION",
+            "CHUNK_PARAMETER",
+            "AWS_REGION",
+            "AWS_DEFAULT_REGION",
+        ]
         left.append(
             "historic.py reads AWS by itself: name what it may see in generator.env (also AWS_ROLE_ARN and "
             f"AWS_WEB_IDENTITY_TOKEN_FILE), and set INVENTORY_LOCATION={config.get('inventory_location')}"

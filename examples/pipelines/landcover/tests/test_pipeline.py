@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-import numpy
+import numpy as np
 import pytest
 import rasterio
 
@@ -14,8 +14,8 @@ CLASSES = (1, 4, 9)
 @pytest.fixture
 def arrived(s3_server):
     """Put a map of three classes in the bucket where maps arrive; return its message."""
-    random = numpy.random.default_rng(seed=1)
-    classes = random.choice(numpy.array(CLASSES, dtype="uint8"), size=(1, 1024, 1024))
+    random = np.random.default_rng(seed=1)
+    classes = random.choice(np.array(CLASSES, dtype="uint8"), size=(1, 1024, 1024))
     data = io.BytesIO()
     place = rasterio.Affine(30, 0, 690_000, 0, -30, 5_340_000)
     with rasterio.open(
@@ -36,7 +36,7 @@ def test_a_map_becomes_a_cog_and_its_item(pipeline, s3_server, arrived):
     data = s3_server.read(item["assets"]["data"]["href"])
     with rasterio.open(io.BytesIO(data), OVERVIEW_LEVEL=0) as overview:
         assert (overview.width, overview.profile["tiled"]) == (512, True)
-        assert set(numpy.unique(overview.read())) <= set(CLASSES)
+        assert set(np.unique(overview.read())) <= set(CLASSES)
 
 
 def test_what_is_no_raster_is_refused(pipeline, s3_server):

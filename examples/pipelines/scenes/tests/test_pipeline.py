@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy
+import numpy as np
 import pytest
 import rasterio
 
@@ -15,7 +15,7 @@ def scene(tmp_path, monkeypatch):
     with rasterio.open(
         path, "w", driver="GTiff", width=32, height=32, count=1, dtype="uint8", crs="EPSG:32632", transform=place
     ) as raster:
-        raster.write(numpy.ones((1, 32, 32), dtype="uint8"))
+        raster.write(np.ones((1, 32, 32), dtype="uint8"))
     monkeypatch.setenv("SCENES_FOLDER", str(tmp_path))
     return path
 
