@@ -17,7 +17,7 @@ import platform
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,32 +181,49 @@ class Venvs:
             "NO_COLOR": "1",
             **index_variables(self._environ),
         }
-        process = await asyncio.create_subprocess_exec(
-            uv,
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environ,
-            cwd=self._folder,
-            start_new_session=True,
-        )
+        process = await self._started(uv, arguments, environ)
         try:
             async with asyncio.timeout(_INSTALL_TIMEOUT_S):
                 out, said = await process.communicate(given.encode())
         except TimeoutError:
             raise ConfigError(f"uv {arguments[0]} was not done after {_INSTALL_TIMEOUT_S:g} s") from None
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # what it started ends with it
-                os.killpg(process.pid, signal.SIGKILL)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_KILLED_S):
-                    await process.wait()
+            await _end(process)
         if process.returncode:
             lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
             words = " ".join(" ".join(lines[-_TOLD_LINES:]).split())
             raise ConfigError(f"uv {' '.join(arguments[:2])} failed: {words or f'exit code {process.returncode}'}")
         return out.decode("utf-8", "replace")
+
+    async def _started(
+        self, uv: str, arguments: Sequence[str], environ: Mapping[str, str]
+    ) -> asyncio.subprocess.Process:
+        starting = asyncio.create_task(
+            asyncio.create_subprocess_exec(
+                uv,
+                *arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=environ,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        )
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await _end(await starting)  # asyncio itself would end uv alone, and not what that has started already
+            raise
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process and all that it started, and wait for it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_KILLED_S):
+            await process.wait()
 
 
 def find_uv() -> str:
