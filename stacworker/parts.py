@@ -225,6 +225,7 @@ class Parts:
                 timeout_s=settings.timeout_s,
                 memory_bytes=settings.memory_mb << 20,
                 recycle_after=settings.recycle_after,
+                idle_timeout_s=settings.idle_timeout_s,
             )
             shared: dict[str, Any] = {
                 "name": name,

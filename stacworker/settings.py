@@ -258,6 +258,8 @@ class GeneratorSettings(_Section):
     """Address space that a child may add to what it needs to start."""
     recycle_after: Annotated[int, Field(ge=1)] = 1000
     """Jobs after which a child is replaced."""
+    idle_timeout_s: Seconds = 300.0
+    """A child without a job for this long is ended; the next job starts another."""
     env: tuple[str, ...] = ()
     """Further environment variables that the children may see, by name; AWS_* ones only when named here."""
     options: dict[str, Any] = Field(default_factory=dict)

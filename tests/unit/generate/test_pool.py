@@ -332,7 +332,7 @@ async def test_a_child_killed_while_idle_costs_nothing(generator: Make) -> None:
         os.kill(pid, signal.SIGKILL)
         await is_gone(pid)
         async with asyncio.timeout(5):
-            while either._pool._idle[0].usable:
+            while next(iter(either._pool._idle)).usable:
                 await asyncio.sleep(0.005)
         assert await pid_of(either) != pid
 
