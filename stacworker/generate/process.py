@@ -30,7 +30,7 @@ _KILLED_S = 5.0
 """How long a killed child may take to be gone; longer only when it hangs in the kernel, or keeps its guard busy."""
 _FRAMING_BYTES = 1 << 20
 _SHOWN_CHARS = 4096
-_REASON_TAIL_CHARS = 600
+_REASON_TAIL_BYTES = 600  # of the 1 KiB that a reason may have
 _ERROR_CLASSES = frozenset(
     {"generator_error", "generator_memory", "generator_no_items", "generator_usage", "package_not_allowed"}
 )
@@ -244,7 +244,7 @@ class Child:
         return kind(reason, error_class=error_class)
 
     def _said(self) -> str:
-        tail = self._output_tail()[-_REASON_TAIL_CHARS:]
+        tail = self._output_tail().encode("utf-8", "replace")[-_REASON_TAIL_BYTES:].decode("utf-8", "ignore")
         return f"; its last output: {tail}" if tail else ""
 
     def _output_tail(self) -> str:
