@@ -117,6 +117,9 @@ def runs_away(request):
                 os.setsid()
             os._exit(0)
 
+def leaves_a_daemon(request):
+    subprocess.run(["sh", "-c", f"setsid nohup sleep {LONGEST_S} >/dev/null 2>&1 &"], check=True, env={})
+
 # -- that die
 
 def exits(request):
@@ -138,6 +141,10 @@ def imports_what_exits(request):
 
 def kills_its_group(request):
     os.killpg(0, signal.SIGKILL)
+
+def kills_its_parent(request):
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(3600)
 
 # -- that talk
 
@@ -217,12 +224,14 @@ DEAD = {
     "recurses": ("generator_error", "RecursionError: maximum recursion depth exceeded"),
     "imports_what_exits": ("generator_crashed", "exited with status 7 while .*; its last output: no licence$"),
     "kills_its_group": ("generator_crashed", r"was killed by SIGKILL \(out of memory\?\)"),
+    "kills_its_parent": ("generator_crashed", "was killed by SIGKILL"),
     "prints_binary_and_exits": ("generator_crashed", "exited with status 9 while .*; its last output: .*the\ufffdend$"),
     "closes_everything": ("generator_crashed", SILENT),
     "sends_nonsense": ("generator_crashed", SILENT),
     "sends_a_huge_frame": ("generator_crashed", SILENT),
 }
 HARMLESS = {
+    "leaves_a_daemon",
     "starts_threads",
     "fills_its_folder",
     "runs_away",
@@ -338,7 +347,8 @@ async def test_whatever_a_generator_does_it_costs_its_own_job(
         assert unclear == {}
         assert await arrived(made, HARMLESS, within_s=30) == HARMLESS
         await running.until(running.is_ready)
-        assert running.outcomes() == {"acked": NEIGHBOURS + len(HARMLESS), "dead_lettered": len(DEAD)}
+        outcomes = {"acked": NEIGHBOURS + len(HARMLESS), "dead_lettered": len(DEAD)}
+        await running.until(lambda: running.outcomes() == outcomes)
         assert running.events("message.unexpected_error") == []
         assert running.events("generator.child_stuck") == []
         await until_idle(running, temporary)
