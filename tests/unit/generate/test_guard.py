@@ -34,6 +34,10 @@ async def comes(condition: Callable[[], bool], within_s: float = 10) -> None:
             await asyncio.sleep(0.005)
 
 
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
 def gone(pid: int) -> bool:
     return not is_running(pid)
 
@@ -111,7 +115,7 @@ async def test_a_guard_that_is_kept_from_its_work_is_helped(generator: Make, mon
 
 
 DAEMON = """
-import asyncio, sys, tempfile
+import asyncio, os, sys
 sys.path.insert(0, {root!r})
 from tests.unit.generate.conftest import make_generator
 from stacworker.api import Request, Version
@@ -122,6 +126,10 @@ async def main():
                 print(await generator.generate(Request({{"call": call, "mark": {mark!r}}}, Version(1))))
             except Exception as error:
                 print(error)
+            while generator._pool._retiring:
+                await asyncio.sleep(0.01)
+            if os.getpid() == 1:
+                print("left:", [name for name in os.listdir("/proc") if name.isdigit()])
 asyncio.run(main())
 """
 
@@ -134,6 +142,13 @@ async def daemon(folder: Path, *calls: str, timeout_s: float = 20, prefix: tuple
     return await asyncio.create_subprocess_exec(
         *(*prefix, sys.executable, str(script)), env={**os.environ, "TMPDIR": str(folder)}, stdout=subprocess.PIPE
     )
+
+
+def can_run(*command: str) -> bool:
+    try:
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 async def test_nothing_outlives_a_daemon_that_is_killed(tmp_path: Path) -> None:
@@ -161,7 +176,7 @@ async def test_nothing_gets_away_from_an_ordinary_user(tmp_path: Path) -> None:
     for folder, mode in zip([tmp_path, *tmp_path.parents], (0o777, 0o755, 0o755), strict=False):
         folder.chmod(mode)
     # Reading is all that it needs beyond: this interpreter may lie in root's home.
-    reads = "dac_read_search"
+    reads = "dac_override"
     prefix = (
         *(str(shutil.which("setpriv")), "--reuid=65534", "--regid=65534", "--clear-groups"),
         *(f"--inh-caps=-all,+{reads}", f"--ambient-caps=+{reads}", f"--bounding-set=-all,+{reads}"),
@@ -174,3 +189,23 @@ async def test_nothing_gets_away_from_an_ordinary_user(tmp_path: Path) -> None:
     expected = ["was killed after 0.7 s", "was killed after 0.7 s", "exited with status 3", "'id': 'done'", "'pid':"]
     assert [text in line for text, line in zip(expected, told, strict=True)] == [True] * 5, told
     assert gone(int((tmp_path / "mark").read_text()))
+
+
+async def test_nothing_is_left_to_bury_for_a_daemon_that_is_process_1(tmp_path: Path) -> None:
+    """In a container, where orphans come to the daemon, neither the living nor the dead of a child do."""
+    unshare = (shutil.which("unshare") or "unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    if not await asyncio.to_thread(can_run, *unshare, "true"):
+        pytest.skip("no process namespace can be made here")
+    calls = ("hangs_with_detached", "crashes_with_runaway", "leaves_detached")
+    running = await daemon(tmp_path, *calls, timeout_s=0.5, prefix=unshare)
+    async with asyncio.timeout(20):
+        printed, _ = await running.communicate()
+    assert [line for line in printed.decode().splitlines() if line.startswith("left:")] == ["left: ['1']"] * 3
+
+
+async def test_a_worker_is_killed_before_the_daemon_when_memory_runs_out(generator: Make) -> None:
+    """To the kernel it is the better victim; its guard is not."""
+    async with generator(REF) as either:
+        (told,) = await either.generate(asked("pid"))
+        assert oom_score(told["pid"]) == min(1000, oom_score(os.getpid()) + 500)
+        assert oom_score(told["guard"]) == oom_score(os.getpid())
