@@ -68,7 +68,8 @@ class Child:
     @property
     def usable(self) -> bool:
         """Whether the child may be given another job."""
-        alive = self._exit is not None and not self._exit.done()
+        connected = self._stream is not None and not self._stream[0].at_eof()  # the worker is dead before its guard
+        alive = connected and self._exit is not None and not self._exit.done()
         return alive and not self._broken and self._jobs < self._recipe.limits.recycle_after
 
     async def start(self) -> None:

@@ -25,6 +25,7 @@ def under_guard(parent: int, socket: int) -> None:
     below it, and ends as the worker did.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored the kernel buries the dead, and tells nobody
     die_with(parent, signal.SIGTERM)
     adopt_orphans()
     guard = os.getpid()

@@ -63,7 +63,7 @@ async def test_nothing_gets_away(generator: Make, tmp_path: Path, how: str, left
     async with generator(REF, timeout_s=0.7) as either:
         (ended,) = await asyncio.gather(either.generate(asked(f"{how}_{left}", mark)), return_exceptions=True)
         assert getattr(ended, "error_class", None) == ENDS[how]
-        await comes(lambda: not either._pool._children)
+        await comes(lambda: not either._pool._children, within_s=process._KILLED_S - 1)
         if mark.exists():
             assert gone(int(mark.read_text()))
         await either.generate(asked("pid"))
