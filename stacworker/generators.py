@@ -110,6 +110,7 @@ class Generators:
                 timeout_s=settings.timeout_s,
                 memory_bytes=settings.memory_mb << 20,
                 recycle_after=settings.recycle_after,
+                idle_timeout_s=settings.idle_timeout_s,
             ),
             "metrics": self.metrics,
             "environ": os.environ,

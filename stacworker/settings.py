@@ -337,6 +337,8 @@ class GeneratorSettings(_Section):
     """Address space that a child may add to what it needs to start."""
     recycle_after: Annotated[int, Field(ge=1)] = 1000
     """Jobs after which a child is replaced."""
+    idle_timeout_s: Seconds = 300.0
+    """A child without a job for this long is ended; the next job starts another."""
     requirements: tuple[str, ...] = ()
     """What else has to be installed for it, such as affine<3."""
     requirements_file: str | None = None

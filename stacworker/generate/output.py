@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,10 +36,11 @@ class Output:
         self._tail.clear()
 
     def tail(self) -> str:
-        """Return the end of what was printed, as one readable text."""
+        """Return the end of what was printed, as one readable text; U+FFFD stands for any run of what is not."""
         self._read()
         text = self._tail.decode("utf-8", "replace")
-        return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text).strip()
+        readable = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+        return re.sub("\ufffd+", "\ufffd", readable).strip()
 
     def close(self) -> None:
         """Stop reading, whoever may still hold the other end."""

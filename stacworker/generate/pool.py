@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Pool:
-    """Up to `limits.processes` children, started on demand and kept.
+    """Up to `limits.processes` children, started on demand and kept until they were idle for `limits.idle_timeout_s`.
 
     Entering starts one child, so that a target which cannot be loaded stops the daemon's start
     (ConfigError). Leaving kills all children, busy or not. A child that is lost, cancelled or used up is
@@ -40,7 +40,8 @@ class Pool:
         self._metrics = metrics
         self._workspace = Workspace()
         self._slots = asyncio.Semaphore(recipe.limits.processes)
-        self._idle: list[Child] = []
+        self._idle: dict[Child, float] = {}  # and the loop's time since when; longest idle first
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._children: set[Child] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -74,9 +75,12 @@ class Pool:
         return child.about
 
     async def ping(self) -> None:
-        """Raise Unavailable when no child is there and none can be started."""
+        """Raise Unavailable when no child is there and none can be started.
+
+        None is there when all were idle for long, too: one is started only to see whether it can be again.
+        """
         busy = len(self._children) - len(self._idle) - len(self._retiring)
-        if not busy and not any(child.usable for child in self._idle):
+        if self._pause_s and not busy and not any(child.usable for child in self._idle):
             await self.about()
 
     async def run(self, request: Mapping[str, Any], *, origin: str) -> list[dict[str, Any]]:
@@ -105,6 +109,8 @@ class Pool:
         if self._closed:
             return
         self._closed = True
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         for child in self._children:
             child.kill()
         for child in self._idle:
@@ -136,7 +142,7 @@ class Pool:
         try:
             self._check_open()
             while self._idle:
-                child = self._idle.pop()
+                child, _ = self._idle.popitem()
                 if child.usable:
                     return child
                 self._retire(child)
@@ -170,10 +176,26 @@ class Pool:
 
     def _give_back(self, child: Child) -> None:
         if child.usable and not self._closed:
-            self._idle.append(child)
+            self._idle[child] = asyncio.get_running_loop().time()
+            self._watch_idle()
         else:
             self._retire(child)
         self._slots.release()
+
+    def _watch_idle(self) -> None:
+        """See to it that the child that is idle for longest is looked at in time; one timer does for all."""
+        if self._idle_timer is None and self._idle:
+            due = next(iter(self._idle.values())) + self._recipe.limits.idle_timeout_s
+            self._idle_timer = asyncio.get_running_loop().call_at(due, self._retire_idle)
+
+    def _retire_idle(self) -> None:
+        """Retire the children that were idle for too long."""
+        self._idle_timer = None
+        since = asyncio.get_running_loop().time() - self._recipe.limits.idle_timeout_s
+        for child in [child for child, when in self._idle.items() if when <= since]:
+            del self._idle[child]
+            self._retire(child)
+        self._watch_idle()
 
     async def _started(self) -> Child:
         if time.monotonic() < self._start_again_at:

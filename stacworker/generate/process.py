@@ -17,6 +17,7 @@ import structlog
 
 from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
 from stacworker.generate.child.channel import HEADER
+from stacworker.generate.child.descendants import kill_descendants
 from stacworker.generate.child.secrets import without_secrets
 from stacworker.generate.output import Output
 from stacworker.generate.recipe import Recipe
@@ -26,11 +27,10 @@ _CHILD = Path(__file__).parent / "child" / "__main__.py"
 _DYING_S = 1.0
 """How long a process that fell silent may take to end by itself, and what it left behind to let go."""
 _KILLED_S = 5.0
-"""How long a killed process may take to be gone; longer only when it hangs in the kernel."""
-_BURY_EVERY_S = 0.01
+"""How long a killed child may take to be gone; longer only when it hangs in the kernel, or keeps its guard busy."""
 _FRAMING_BYTES = 1 << 20
 _SHOWN_CHARS = 4096
-_REASON_TAIL_CHARS = 600
+_REASON_TAIL_BYTES = 600  # of the 1 KiB that a reason may have
 ERROR_CLASSES = frozenset(
     {"generator_error", "generator_memory", "generator_no_items", "generator_usage", "package_not_allowed"}
 )
@@ -46,11 +46,10 @@ _LOST = (OSError, asyncio.IncompleteReadError, _NonsenseError)
 
 
 class Child:
-    """One child process.
+    """One child: a worker and its guard (`child/guard.py`), which is the process that is started here.
 
     `start` it, `run` one job at a time while it is `usable`, and `close` it whatever happened. `kill`
-    may be called at any time, and takes along everything in the child's process group. What leaves the
-    group (setsid) is out of reach.
+    may be called at any time. However a child ends, all that its worker started ends with it.
     """
 
     def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
@@ -69,14 +68,14 @@ class Child:
     @property
     def usable(self) -> bool:
         """Whether the child may be given another job."""
-        alive = self._exit is not None and not self._exit.done()
+        connected = self._stream is not None and not self._stream[0].at_eof()  # the worker is dead before its guard
+        alive = connected and self._exit is not None and not self._exit.done()
         return alive and not self._broken and self._jobs < self._recipe.limits.recycle_after
 
     async def start(self) -> None:
         """Start the process and have it load the target; raise Unavailable with the reason it cannot."""
         limits, target = self._recipe.limits, self._recipe.target
         init = {
-            "parent": os.getpid(),
             "path": self._recipe.path,
             "target": {"ref": target.ref, "factory": target.factory, "options": dict(target.options)},
             "memory_bytes": limits.memory_bytes,
@@ -144,19 +143,23 @@ class Child:
             raise self._translated(frame.get("error"), origin)
 
     def kill(self) -> None:
-        """Kill the child and all processes of its group now."""
+        """Have the child and all that it started killed now."""
         self._broken = True
         if self._process is not None and self._exit is not None and not self._exit.done():
-            _kill_group(self._process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGTERM)
+                os.kill(self._process.pid, signal.SIGCONT)  # a guard that was stopped would not hear it
 
     async def close(self) -> None:
         """Kill the child, wait for it and what it left behind to be gone, and remove its folder."""
         self.kill()
         if self._process is not None and self._exit is not None:
             await asyncio.wait({self._exit}, timeout=_KILLED_S)
-            if self._exit.done():
-                await _bury_group(self._process.pid)
-            else:
+            if not self._exit.done():  # somebody keeps the guard from its work
+                await asyncio.to_thread(kill_descendants, self._process.pid)
+                self.kill()
+                await asyncio.wait({self._exit}, timeout=_KILLED_S)
+            if not self._exit.done():
                 _log.error("generator.child_stuck", generator=self._recipe.name, pid=self._process.pid)
         if self._stream is not None:
             self._stream[1].transport.abort()
@@ -177,7 +180,7 @@ class Child:
                 raise
             self._process = await asyncio.create_subprocess_exec(
                 self._recipe.interpreter,
-                *("-P", "-u", str(_CHILD), str(theirs.fileno())),
+                *("-P", "-u", str(_CHILD), str(theirs.fileno()), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stdout,
@@ -191,10 +194,9 @@ class Child:
             self.kill()
 
     async def _watch(self, process: asyncio.subprocess.Process, transport: asyncio.WriteTransport) -> int:
-        """Return the exit status; end what the child leaves running, and what waits for its answer."""
+        """Return the exit status; end what waits for the child's answer."""
         status = await process.wait()
-        _kill_group(process.pid)
-        # end of file comes by itself, unless a process that left the group holds the socket open
+        # end of file comes by itself, unless the guard was killed and left somebody who holds the socket open
         asyncio.get_running_loop().call_later(_DYING_S, transport.abort)
         return status
 
@@ -265,7 +267,7 @@ class Child:
         return kind(reason, error_class=error_class)
 
     def _said(self) -> str:
-        tail = self._output_tail()[-_REASON_TAIL_CHARS:]
+        tail = self._output_tail().encode("utf-8", "replace")[-_REASON_TAIL_BYTES:].decode("utf-8", "ignore")
         return f"; its last output: {tail}" if tail else ""
 
     def _output_tail(self) -> str:
@@ -280,25 +282,3 @@ def _parsed(data: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _NonsenseError("a frame that is not an object")
     return content
-
-
-def _kill_group(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
-
-
-async def _bury_group(group: int) -> None:
-    """Wait for the dead of a group that became our children: process 1 of a container inherits orphans."""
-    for _ in range(round(_DYING_S / _BURY_EVERY_S)):
-        if _buried(group):
-            return
-        await asyncio.sleep(_BURY_EVERY_S)
-
-
-def _buried(group: int) -> bool:
-    """Take leave of what is dead in the group; return whether nothing of it is ours (any more)."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-group, os.WNOHANG)[0]:
-            pass
-        return False
-    return True

@@ -22,7 +22,8 @@ class Limits:
     """How many children there are, and what each may take.
 
     `memory_bytes` is address space beyond what a child uses once its target is loaded; after
-    `recycle_after` jobs it is replaced; `max_result_bytes` is the JSON of one request's items.
+    `recycle_after` jobs it is replaced, and one without a job for `idle_timeout_s` is ended; `max_result_bytes` is the
+    JSON of one request's items.
     """
 
     processes: int = 2
@@ -30,6 +31,7 @@ class Limits:
     start_timeout_s: float = 60.0
     memory_bytes: int = 1 << 30
     recycle_after: int = 1000
+    idle_timeout_s: float = 300.0
     max_result_bytes: int = 256_000_000
 
 

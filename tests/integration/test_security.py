@@ -304,16 +304,21 @@ def test_no_word_of_a_bad_secret_comes_out(
 PROBE = """
 import ctypes, json, os, resource, subprocess, sys, time
 LOOK = "import os; open(f'/proc/{os.getppid()}/environ', 'rb').read()"
-def look(name):
+def parent_of(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+def look(pid, name):
     try:
-        with open(f"/proc/{os.getppid()}/{name}", "rb") as file:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
             return len(file.read(16))
     except OSError as error:
         return type(error).__name__
-def attach():
+def attach(pid):
     libc = ctypes.CDLL(None, use_errno=True)
     libc.ptrace.argtypes = [ctypes.c_long] * 4
-    return libc.ptrace(0x4206, os.getppid(), 0, 0)  # PTRACE_SEIZE, which stops nobody
+    return libc.ptrace(0x4206, pid, 0, 0)  # PTRACE_SEIZE, which stops nobody
+def visible(pid):
+    return {"attach": attach(pid), **{name: look(pid, name) for name in ("environ", "fd/1", "maps", "mem")}}
 def kind(fd):
     try:
         return os.readlink(f"/proc/self/fd/{fd}").partition(":")[0]
@@ -323,9 +328,9 @@ def create_items(request):
     if request["path"] == "hang":
         time.sleep(600)
     return {
-        "id": "probe", "environ": sorted(os.environ),
+        "id": "probe", "daemon": parent_of(os.getppid()), "environ": sorted(os.environ),
         "descriptors": [kind(fd) for fd in sorted(map(int, os.listdir("/proc/self/fd")))],
-        "of_the_daemon": {name: look(name) for name in ("environ", "mem", "maps")}, "attach": attach(),
+        "of_the_daemon": visible(parent_of(os.getppid())), "of_the_guard": visible(os.getppid()),
         "of_a_child": subprocess.run([sys.executable, "-c", LOOK], capture_output=True).stderr.decode(),
         "core": resource.getrlimit(resource.RLIMIT_CORE), "leader": os.getsid(0) == os.getpid(),
         "memory": resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY,
@@ -361,6 +366,8 @@ async def test_children_get_nothing_of_the_daemon(
         await requests.send(json.dumps({"id": "a", "path": "probe"}))
         (message,) = await target.drain(1, timeout_s=30)
         probe = json.loads(message.body)
+        assert probe.pop("daemon") == workers[0].pid
+        hidden = {"attach": -1, **dict.fromkeys(("environ", "fd/1", "maps", "mem"), "PermissionError")}
         names = probe.pop("environ")
         assert "PermissionError" in probe.pop("of_a_child")
         assert {"GEN_TOKEN", "PATH", "TMPDIR"} <= set(names)
@@ -369,8 +376,8 @@ async def test_children_get_nothing_of_the_daemon(
         assert sorted(probe.pop("descriptors")) == ["/dev/null", "closed", "pipe", "pipe", "socket"]
         assert probe == {
             "id": "probe",
-            "of_the_daemon": dict.fromkeys(("environ", "mem", "maps"), "PermissionError"),
-            "attach": -1,
+            "of_the_daemon": hidden,
+            "of_the_guard": hidden,
             "core": [0, 0],
             "leader": True,
             "memory": True,

@@ -4,10 +4,14 @@ The parent (`stacworker/generate/process.py`) runs this folder's `__main__.py` b
 interpreter or in another environment's (Python 3.11 or newer). So nothing here needs more than the
 standard library, and modules import each other relatively; orjson is used where there is one.
 
-Protocol, over one socket whose descriptor is the only argument (standard input, output and error stay
-the target's own business). A frame is its length in four bytes, big-endian, and that many bytes of JSON::
+A child is two processes: the first (`guard.py`) stays between the parent and the second, the worker,
+which loads the target.
 
-    parent → child   {"parent": pid, "path": […], "target": {…}, "memory_bytes": n, "max_result_bytes": n}
+Protocol, over one socket whose descriptor is the first argument, the parent's process number being the
+second (standard input, output and error stay the target's own business). A frame is its length in four
+bytes, big-endian, and that many bytes of JSON::
+
+    parent → child   {"path": […], "target": {…}, "memory_bytes": n, "max_result_bytes": n}
     child → parent   {"ready": {"python": "3.11.7", "about": {…}}}    or {"failed": reason}, and it ends
     parent → child   {"request": {…}}
     child → parent   {"item": {…}}, any number of times, then one of

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import inspect
 import os
 import resource
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +15,8 @@ from typing import Any
 from .channel import Channel
 from .failure import failure, report
 from .items import NotItems, encode, items_of, kind
+from .prctl import adopt_orphans
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # linux/prctl.h
 _RESERVE_BYTES = 1 << 20
 
 
@@ -28,8 +26,7 @@ def serve(fd: int) -> int:
     init = channel.receive()
     if init is None:
         return 0
-    die_with(init["parent"])
-    hide_memory()
+    adopt_orphans()  # so that has_children() knows of those that a job leaves behind
     sys.path[:0] = init["path"]
     try:
         function, about = load(**init["target"])
@@ -129,21 +126,6 @@ def load(ref: str, *, factory: bool, options: dict[str, Any]) -> tuple[Callable[
     except ValueError:
         pass  # something built in that does not tell its signature
     return (lambda request: found(request, **options)), {}
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however busy it is then.
-
-    To the kernel the parent is the thread that started us, which is the one that runs the event loop.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the call above
-        os._exit(1)
-
-
-def hide_memory() -> None:
-    """Let no other process of our user, such as another generator's, read our memory and environment."""
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def limit_memory(more_bytes: int) -> None:
