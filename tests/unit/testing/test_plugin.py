@@ -130,6 +130,8 @@ def test_they_stand_in_the_list_of_fixtures(run: Run) -> None:
         "generate_items",
         "memory_sink",
         "pgstac",
+        "pipeline",
+        "s3_server",
         "sample_messages",
         "stacworker_postgres",
     ]
