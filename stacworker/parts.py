@@ -29,6 +29,7 @@ from stacworker.envelope.reader import Reader
 from stacworker.errors import ConfigError, Permanent, StacworkerError, Unavailable
 from stacworker.generate.consumer import GenerateConsumer
 from stacworker.generate.function import FunctionGenerator
+from stacworker.generate.raster.generator import RasterGenerator
 from stacworker.generate.recipe import Limits as GeneratorLimits
 from stacworker.generate.stactools import StactoolsGenerator
 from stacworker.lifecycle import Lifecycle
@@ -43,7 +44,7 @@ from stacworker.settings import ConsumerSettings, Settings
 
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
-AnyGenerator: TypeAlias = FunctionGenerator | StactoolsGenerator
+AnyGenerator: TypeAlias = FunctionGenerator | RasterGenerator | StactoolsGenerator
 
 START_TIMEOUT_S = 60.0
 """A dependency that is away at start is waited for this long."""
@@ -235,13 +236,19 @@ class Parts:
                 "path": (str(Path.cwd()),),
             }
             generator: AnyGenerator
-            if ":" in settings.type:
+            kind = _generator_class(settings.type)
+            if kind is None:
                 generator = FunctionGenerator(ref=settings.type, options=settings.options, **shared)
-            elif (kind := plugins.resolve("generators", settings.type)) is StactoolsGenerator:
+            elif kind is StactoolsGenerator:
                 generator = StactoolsGenerator(
                     packages=settings.packages, command=settings.command, local_paths=settings.local_paths, **shared
                 )
             else:
+                if kind is RasterGenerator:
+                    shared |= {
+                        "s3": await self._client("s3"),
+                        "allowed_buckets": self.settings.fetch.allowed_buckets,
+                    }
                 generator = kind(options=settings.options, **shared)
             found[name] = await self.stack.enter_async_context(generator)
             if (stop_starting := getattr(generator, "stop_starting", None)) is not None:
@@ -359,6 +366,19 @@ def secret_credentials(secretsmanager: Any, arn: str) -> Credentials:
         return args
 
     return read
+
+
+def _generator_class(type_: str) -> Any:
+    """Return the class that a generator's type names, None where it names a function.
+
+    Functions' modules are imported in children only. So names have to tell: classes begin with a capital letter.
+    """
+    if ":" not in type_:
+        return plugins.resolve("generators", type_)
+    if not type_.rpartition(":")[2].rpartition(".")[2][:1].isupper():
+        return None
+    kind = plugins.resolve("generators", type_)
+    return kind if inspect.isclass(kind) and hasattr(kind, "generate") else None
 
 
 def _queue_name(url: str) -> str:

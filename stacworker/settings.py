@@ -240,10 +240,10 @@ class CollectionSettings(_Section):
 
 
 class GeneratorSettings(_Section):
-    """One generator: a Python function or a stactools package, in warm child processes."""
+    """One generator: a Python function, a stactools package or a maker of COGs, in warm child processes."""
 
     type: str
-    """stactools, or module:function for a function create_items(request)."""
+    """stactools, raster, module:function for a function create_items(request), or module:Class."""
     packages: tuple[str, ...] = ()
     """type stactools: requirements that requests may name, such as stactools-naip==0.5.0."""
     command: str | None = None
@@ -261,7 +261,7 @@ class GeneratorSettings(_Section):
     env: tuple[str, ...] = ()
     """Further environment variables that the children may see, by name; AWS_* ones only when named here."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments for every call of the function."""
+    """Keyword arguments for every call of the function; type raster: see docs/rasters.md."""
 
     @model_validator(mode="after")
     def _complete(self) -> GeneratorSettings:

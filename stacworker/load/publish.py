@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, Self
-from urllib.parse import quote
 
 import botocore.exceptions
 import orjson
 
 from stacworker.api import Document
 from stacworker.aws import error_code, translated
+from stacworker.envelope.locations import segment
 from stacworker.errors import ConfigError, Permanent, StacworkerError, Transient, Unavailable
 from stacworker.inflight import InFlight
 from stacworker.load.merge import Merger, Outcome
@@ -212,7 +212,7 @@ class S3Sink:
                 error_class="invalid_item",
                 **_ids(document),
             )
-        collection, item_id = (_segment(str(name)) for name in names)
+        collection, item_id = (segment(str(name)) for name in names)
         key = f"{self._prefix}{collection}/{item_id}.json"
         if len(key.encode()) > S3_MAX_KEY_BYTES:
             raise Permanent(
@@ -276,8 +276,3 @@ def _ids(document: Document) -> dict[str, str | None]:
 
 def _name(document: Document) -> str:
     return f"item {document.body.get('id')!r} of collection {document.body.get('collection')!r}"
-
-
-def _segment(name: str) -> str:
-    # A segment of dots alone could be taken for a step up by a client or a proxy on the way.
-    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
