@@ -51,7 +51,7 @@ class Rasters:
         self._max_bytes = max_output_bytes
         self._config = {
             "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
-            "GDAL_CACHEMAX": gdal_cache_mb,
+            "GDAL_CACHEMAX": gdal_cache_mb << 20,  # rasterio takes bytes, unlike GDAL itself
             "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
             "GDAL_NUM_THREADS": threads,
             "GDAL_PAM_ENABLED": False,
@@ -111,7 +111,17 @@ class Rasters:
 
 
 def _opened(opens: Any, drivers: list[str], path: Any, mode: str = "r", driver: Any = None, **more: Any) -> Any:
-    return opens(path, mode, driver=drivers if mode == "r" and driver is None else driver, **more)
+    """Do what `rasterio.open` does, but read only what is of one of the drivers (it takes no list)."""
+    if mode != "r" or driver is not None:
+        return opens(path, mode, driver=driver, **more)
+    errors = []
+    for name in drivers:
+        try:
+            return opens(path, mode, driver=name, **more)
+        except RasterioIOError as error:
+            errors.append(error)
+    # Each of the others says only that the file is none of its own.
+    raise next((error for error in errors if "not recognized" not in str(error)), errors[0])
 
 
 def _check(dataset: Any) -> None:
@@ -138,13 +148,13 @@ def _told(cog: Path, max_bytes: int) -> Iterator[None]:
         if _lacks_memory(error):
             raise MemoryError(str(error)) from error
         if any(path.stat().st_size >= max_bytes for path in cog.parent.iterdir() if path.name != "source"):
-            text = f"the COG would have more than {max_bytes:,} bytes (options.max_output_bytes)"
+            text = f"a file on the way to the COG would have more than {max_bytes:,} bytes (options.max_output_bytes)"
             raise RasterError("raster_too_large", text) from error
         if shutil.disk_usage(cog.parent).free < _FULL_DISK_BYTES:
             text = "no space left for temporary files (TMPDIR)"
             raise RasterError("raster_no_space", text, transient=True) from error
         text = str(error).replace(str(cog.parent) + os.sep, "")
-        raise RasterError("raster_unreadable", f"the file cannot be read as a raster: {text}") from error
+        raise RasterError("raster_unreadable", f"no COG can be made of the file: {text}") from error
 
 
 def _lacks_memory(error: BaseException | None) -> bool:

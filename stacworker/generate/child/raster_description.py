@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,8 @@ from rio_stac import create_stac_item
 
 _WGS84 = "EPSG:4326"
 _POINTS_AN_EDGE = 21  # as GDAL does
+_DIGITS = 8  # of a degree: millimetres
+_SAMPLE_PIXELS = 1024
 _EAST, _ALL_AROUND, _POLE = 180.0, 360.0, 90.0
 _NEAR = 1e-9
 
@@ -27,7 +30,9 @@ def described(dataset: Any) -> dict[str, Any]:
         input_datetime=datetime.now(UTC),
         with_proj=True,
         with_raster=True,
+        raster_max_size=_SAMPLE_PIXELS,
         geom_densify_pts=_POINTS_AN_EDGE,
+        geom_precision=_DIGITS,
         asset_name="data",
         asset_href="data",
         asset_media_type="image/tiff",
@@ -38,7 +43,7 @@ def described(dataset: Any) -> dict[str, Any]:
         "bbox": bbox_of(geometry),
         "stac_extensions": item["stac_extensions"],
         "properties": {key: value for key, value in item["properties"].items() if key.startswith("proj:")},
-        "asset": {"raster:bands": [_honest(band) for band in item["assets"]["data"]["raster:bands"]]},
+        "asset": {"raster:bands": [_honest(band, _sample_pixels(dataset)) for band in item["assets"]["data"]["raster:bands"]]},
         "datetime": _datetime(dataset),
     }
 
@@ -79,7 +84,7 @@ def _footprint(dataset: Any) -> dict[str, Any] | None:
     if not dataset.crs.is_geographic or inside:
         return None
     box = cut(west, south, east, north)
-    cut_box: dict[str, Any] = transform_geom(dataset.crs, _WGS84, box)
+    cut_box: dict[str, Any] = transform_geom(dataset.crs, _WGS84, box, precision=_DIGITS)
     return cut_box
 
 
@@ -88,18 +93,34 @@ def _polygon(west: float, south: float, east: float, north: float) -> dict[str, 
     return {"type": "Polygon", "coordinates": [ring]}
 
 
-def _honest(band: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the statistics of a band without a single valid pixel: they would be zeros."""
-    if band.get("statistics", {}).get("valid_percent"):
-        return band
-    return {key: value for key, value in band.items() if key not in ("statistics", "histogram")}
+def _sample_pixels(dataset: Any) -> int:
+    """Return the number of pixels that rio-stac looks at."""
+    longest = max(dataset.width, dataset.height)
+    if longest <= _SAMPLE_PIXELS:
+        return int(dataset.width * dataset.height)
+    return math.ceil(min(dataset.width, dataset.height) / longest * _SAMPLE_PIXELS) * _SAMPLE_PIXELS
+
+
+def _honest(band: dict[str, Any], pixels: int) -> dict[str, Any]:
+    """Mend the share of valid pixels, which rio-stac takes for one pixel where all are valid.
+
+    Without a single valid pixel there are no statistics: they would be zeros.
+    """
+    valid = sum(band["histogram"]["buckets"])
+    if not valid:
+        return {key: value for key, value in band.items() if key not in ("statistics", "histogram")}
+    share = min(100.0, 100.0 * valid / pixels)
+    return {**band, "statistics": {**band["statistics"], "valid_percent": share}}
 
 
 def _datetime(dataset: Any) -> str | None:
     text = dataset.get_tag_item("ACQUISITIONDATETIME", "IMAGERY") or dataset.get_tag_item("TIFFTAG_DATETIME")
+    if not text:
+        return None
+    if len(text) >= len("2024:05:01") and text[4] == text[7] == ":":  # TIFF 6.0's own way
+        text = text[:10].replace(":", "-") + text[10:]
     try:
-        if text and len(text) >= len("2024:05:01") and text[4] == text[7] == ":":  # TIFF 6.0's own way
-            text = text[:10].replace(":", "-") + text[10:]
-        return str_to_datetime(text).isoformat() if text else None
+        moment = str_to_datetime(text)
     except ValueError:
         return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat().replace("+00:00", "Z")

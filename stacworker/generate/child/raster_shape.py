@@ -130,6 +130,8 @@ def _warp(dataset: Any, cog: dict[str, Any], *, categorical: bool, nodata: float
     if gcps:
         options |= {"src_crs": crs_of_gcps, "src_transform": from_gcps(gcps)}
     known = nodata if nodata is not None else dataset.nodata
+    if known is None and categorical:
+        known = unused_value(dataset)
     if known is not None:
         return options | {"nodata": known, "src_nodata": known}
     has_alpha = ColorInterp.alpha in dataset.colorinterp
@@ -137,8 +139,26 @@ def _warp(dataset: Any, cog: dict[str, Any], *, categorical: bool, nodata: float
     return options if has_alpha else options | {"add_alpha": True}
 
 
+def unused_value(dataset: Any) -> int | None:
+    """Return a value that no pixel of an integer raster has, None where there is none or it is not looked for.
+
+    At the edge of a mask GDAL lets overviews of categories show what is under the mask; a value for no data is kept
+    out of them.
+    """
+    kind = np.dtype(dataset.dtypes[0])
+    if kind not in (np.uint8, np.uint16):
+        return None
+    used = np.zeros(int(np.iinfo(kind).max) + 1, bool)
+    for band in dataset.indexes:
+        for _, window in dataset.block_windows(band):
+            used[np.unique(dataset.read(band, window=window))] = True
+    unused = np.flatnonzero(~used)
+    # 0 is what most people take for nothing, and the last what most of the others do.
+    return None if not unused.size else int(unused[0 if unused[0] == 0 else -1])
+
+
 def _profile(dataset: Any, cog: dict[str, Any]) -> dict[str, Any]:
-    profile = dict(cog_profiles.get(cog["profile"]))
+    profile = dict(cog_profiles[cog["profile"]])
     profile.update(blockxsize=cog["blocksize"], blockysize=cog["blocksize"], bigtiff="IF_SAFER")
     kind = np.dtype(dataset.dtypes[0]).kind if dataset.dtypes[0] != "complex_int16" else "c"
     if cog["predictor"] == "auto" and profile.get("compress", "").upper() in _PREDICTED and kind in "iuf":
