@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.warp import transform
 from rio_cogeo import cog_validate
 
@@ -62,10 +63,10 @@ async def fetched(bucket: Bucket, item: dict[str, Any], path: Path, asset: str =
     """Fetch an item's COG; it must be the file that the item describes, and valid."""
     described = item["assets"][asset]
     key = described["href"].removeprefix(f"s3://{bucket.name}/")
-    data = await asyncio.to_thread(lambda: bucket.s3.get_object(Bucket=bucket.name, Key=key)["Body"].read())
+    await asyncio.to_thread(bucket.s3.download_file, bucket.name, key, str(path))
+    data = await asyncio.to_thread(path.read_bytes)
     assert described["file:size"] == len(data)
     assert described["file:checksum"] == "1220" + hashlib.sha256(data).hexdigest()
-    path.write_bytes(data)
     assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
     return path
 
@@ -127,6 +128,58 @@ async def test_overviews_of_categories_hold_only_categories(aws: Aws, cogs: Buck
         assert {value: dataset.colormap(1)[value] for value in rasters.COLORS} == rasters.COLORS
         assert dataset.nodata == 0  # in the corners that the turn left empty: no class has it
         assert not dataset.dataset_mask().all()
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4])
+@pytest.mark.parametrize("least", [0, 1])
+async def test_corners_that_a_turn_leaves_empty_are_no_data(
+    aws: Aws, cogs: Bucket, tmp_path: Path, bands: int, least: int
+) -> None:
+    """Reprojected without a value for no data: one that is not used becomes it, or there is a mask."""
+    pixels = np.full((bands, 700, 700), 9, "uint16")
+    pixels[:, 0, 0], pixels[:, 0, 1] = least, 65535
+    path = write(tmp_path / "scene.tif", pixels)
+    async with running(aws, at(cogs), local_paths=[str(tmp_path)], crs="EPSG:3857") as working:
+        item = await working.make(str(path))
+    with rasterio.open(await fetched(cogs, item, tmp_path / "cog.tif")) as cog:
+        assert (cog.count, cog.nodata) == (bands, None if least == 0 else 0)
+        valid = cog.dataset_mask() > 0
+        assert 0.98 < valid.mean() < 1
+        assert set(np.unique(cog.read(1)[valid])) <= set(range(least, 10)) | set(range(9, 65536))
+        assert (cog.read(1)[~valid] == 0).all()
+
+
+@pytest.mark.parametrize("how", ["turned", "points"])
+async def test_a_raster_that_is_not_north_up_becomes_it(aws: Aws, cogs: Bucket, tmp_path: Path, how: str) -> None:
+    """Turned, or placed by ground control points: the COG and the item's box are where its pixels are."""
+    size = 600
+    turned = Affine.translation(WEST, NORTH) @ Affine.rotation(30) @ Affine.scale(PIXEL_M, -PIXEL_M)
+    corners = [turned @ point for point in ((0, 0), (size, 0), (size, size), (0, size))]
+    place: dict[str, Any] = {"transform": turned}
+    if how == "points":
+        pixels = ((0, 0), (size, 0), (size, size), (0, size))
+        points = [
+            GroundControlPoint(row=row, col=column, x=x, y=y)
+            for (column, row), (x, y) in zip(pixels, corners, strict=True)
+        ]
+        place = {"transform": None, "gcps": points}
+    path = write(tmp_path / "scene.tif", np.full((1, size, size), 7, "uint8"), **place)
+    async with running(aws, at(cogs), local_paths=[str(tmp_path)]) as working:
+        item = await working.make(str(path))
+    longitudes, latitudes = transform("EPSG:32632", "EPSG:4326", *map(list, zip(*corners, strict=True)))
+    box = [min(longitudes), min(latitudes), max(longitudes), max(latitudes)]
+    assert item["bbox"] == pytest.approx(box, abs=2e-3)
+    with rasterio.open(await fetched(cogs, item, tmp_path / "cog.tif")) as cog:
+        assert cog.transform.is_rectilinear
+        assert cog.dataset_mask().mean() < 200
+        assert cog.read(1).max() == 7
+
+
+async def test_drivers_that_are_not_there_stop_the_start(aws: Aws, cogs: Bucket) -> None:
+    """GDAL is built with different ones; a file of one that is missing could never be read."""
+    with pytest.raises(ConfigError, match="options.drivers: this GDAL has no NoSuchDriver"):
+        async with running(aws, at(cogs), drivers=["GTiff", "NoSuchDriver"]):
+            pytest.fail("it started")
 
 
 async def test_nan_is_no_number_in_an_item(aws: Aws, cogs: Bucket, tmp_path: Path) -> None:
@@ -308,7 +361,7 @@ async def test_a_destination_that_is_gone_stops_the_work(aws: Aws, cogs: Bucket,
         error = await refused(working, str(path))
     assert isinstance(error, Unavailable)
     assert error.error_class == "bucket_missing"
-    with pytest.raises(ConfigError, match="generators.cogs.options.destination: there is no bucket"):
+    with pytest.raises(ConfigError, match=r"generators\.cogs\.options\.destination: there is no bucket"):
         async with running(aws, at(cogs)):
             pytest.fail("it started")
 
@@ -322,12 +375,12 @@ async def test_a_killed_child_leaves_nothing_and_costs_nobody_else(
     async with running(aws, at(cogs), local_paths=[str(tmp_path)]) as working:
         (child,) = working.generator._pool._children
         task = asyncio.create_task(working.make(str(path)))
-        await until(lambda: len(list(temporary.glob("*/*/*.tif"))) > 0)
+        await until(lambda: files_in(temporary, "*.tif") != [])
         os.kill(child._process.pid, signal.SIGKILL)
         with pytest.raises(Transient) as error:
             await task
         assert error.value.error_class == "generator_crashed"
-        assert list(temporary.glob("*/*/*")) == []
+        assert files_in(temporary) == []
         assert await stored(cogs) == {}
         await fetched(cogs, await working.make(str(small)), tmp_path / "cog.tif")
 
@@ -337,11 +390,11 @@ async def test_a_cancelled_request_leaves_nothing(aws: Aws, cogs: Bucket, tmp_pa
     path = write(tmp_path / "scene.tif", np.random.default_rng(1).random((1, 4000, 4000), "float32"))
     async with running(aws, at(cogs), local_paths=[str(tmp_path)]) as working:
         task = asyncio.create_task(working.make(str(path)))
-        await until(lambda: len(list(temporary.glob("*/*/*.tif"))) > 0)
+        await until(lambda: files_in(temporary, "*.tif") != [])
         task.cancel()
         await asyncio.wait({task})
         assert task.cancelled()
-        await until(lambda: list(temporary.glob("*/*/*")) == [])
+        await until(lambda: files_in(temporary) == [])
         assert working.generator._turns._places == {}
 
 
@@ -350,7 +403,7 @@ async def test_a_drain_starts_no_further_job(aws: Aws, cogs: Bucket, tmp_path: P
     path = write(tmp_path / "scene.tif", rasters.bands16(1500))
     async with running(aws, at(cogs), local_paths=[str(tmp_path)]) as working:
         first = asyncio.create_task(working.make(str(path)))
-        await until(lambda: len(list(temporary.glob("*/*/*.tif"))) > 0)
+        await until(lambda: files_in(temporary, "*.tif") != [])
         second = asyncio.create_task(working.make(str(path)))
         await asyncio.sleep(0)
         working.generator.stop_starting()
@@ -451,7 +504,7 @@ class Failing:
         self._client = client
         return self
 
-    def fails(self, name: str, arguments: dict[str, Any]) -> bool:  # noqa: ARG002 - for those who look closer
+    def fails(self, name: str, arguments: dict[str, Any]) -> bool:
         return name in self.names
 
     def __getattr__(self, name: str) -> Any:
@@ -462,6 +515,11 @@ class Failing:
             return await getattr(self._client, name)(**arguments)
 
         return call
+
+
+def files_in(temporary: Path, pattern: str = "*") -> list[Path]:
+    """Return the files of all jobs."""
+    return list(temporary.glob(f"*/*/{pattern}"))
 
 
 def prepared(item: dict[str, Any]) -> None:

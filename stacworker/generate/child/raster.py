@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import rasterio
@@ -23,9 +24,9 @@ from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError
 from rasterio.errors import RasterioError
 
 from .raster_description import described
-from .raster_shape import Plan, plan
+from .raster_shape import MaskedByAlpha, Plan, plan
 
-_FULL_DISK_BYTES = 50_000_000
+_MAX_CAUSES = 20
 
 
 class RasterError(Exception):
@@ -64,20 +65,22 @@ class Rasters:
             raise LookupError(f"options.drivers: this GDAL has no {', '.join(missing)}")
         if cog["crs"] is not None:
             rasterio.crs.CRS.from_user_input(cog["crs"])
-        # rio-cogeo opens by path, and then all drivers would have a look. Nothing else runs in this process.
+        # Nothing else runs in this process. rio-cogeo opens by path, and then all drivers would have a look;
         rasterio.open = partial(_opened, rasterio.open, drivers)
+        # and GDAL takes a last band of alpha for a mask only where it is the second or fourth.
+        rio_cogeo.cogeo.WarpedVRT = MaskedByAlpha
         self.about = {"gdal": rasterio.__gdal_version__, "rio-cogeo": rio_cogeo.__version__}
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        most = max_output_bytes if hard == resource.RLIM_INFINITY else min(max_output_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        self._exceeded: list[bool] = []
+        _bound_files(max_output_bytes, self._exceeded)
 
     def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
         """Make the file `cog` from the file `source`; return what an item says about it.
 
-        Raises RasterError: `raster_unreadable`, `raster_unusable`, `raster_too_large`, `raster_invalid`.
+        Raises RasterError: `raster_unreadable`, `raster_unusable`, `raster_too_large`, `raster_invalid`; transient:
+        `raster_no_space`.
         """
         source, cog = Path(request["source"]), Path(request["cog"])
-        with warnings.catch_warnings(), rasterio.Env(**self._config), _told(cog, self._max_bytes):
+        with warnings.catch_warnings(), rasterio.Env(**self._config), _told(cog.parent, self._exceeded):
             warnings.simplefilter("ignore")
             with rasterio.open(source) as dataset:
                 _check(dataset)
@@ -137,29 +140,43 @@ def _check(dataset: Any) -> None:
         raise RasterError("raster_unusable", "the file does not say where on Earth it is: it has no geotransform")
 
 
+def _bound_files(max_bytes: int, exceeded: list[bool]) -> None:
+    """Let no file of ours grow larger, and have it noted when one would have."""
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        exceeded.append(True)
+
+    signal.signal(signal.SIGXFSZ, note)  # else it would be told only on standard error
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    most = max_bytes if hard == resource.RLIM_INFINITY else min(max_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+
+
 @contextmanager
-def _told(cog: Path, max_bytes: int) -> Iterator[None]:
+def _told(folder: Path, exceeded: list[bool]) -> Iterator[None]:
     """Turn GDAL's errors into ours: about the file, or about what this machine has."""
+    exceeded.clear()
     try:
         yield
     except RasterError:
         raise
-    except (RasterioError, RasterioIOError, CPLE_BaseError, OSError, ValueError) as error:
-        if _lacks_memory(error):
+    except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
+        causes = _causes(error)
+        if any(isinstance(cause, CPLE_OutOfMemoryError | MemoryError) for cause in causes):
             raise MemoryError(str(error)) from error
-        if any(path.stat().st_size >= max_bytes for path in cog.parent.iterdir() if path.name != "source"):
-            text = f"a file on the way to the COG would have more than {max_bytes:,} bytes (options.max_output_bytes)"
+        if exceeded:
+            text = "its COG, or a file on the way to it, would be larger than options.max_output_bytes"
             raise RasterError("raster_too_large", text) from error
-        if shutil.disk_usage(cog.parent).free < _FULL_DISK_BYTES:
-            text = "no space left for temporary files (TMPDIR)"
+        text = str(causes[-1]).replace(str(folder) + os.sep, "")
+        if any("write" in str(cause).lower() for cause in causes):
+            text = f"a temporary file cannot be written (no space in TMPDIR?): {text}"
             raise RasterError("raster_no_space", text, transient=True) from error
-        text = str(error).replace(str(cog.parent) + os.sep, "")
         raise RasterError("raster_unreadable", f"no COG can be made of the file: {text}") from error
 
 
-def _lacks_memory(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, CPLE_OutOfMemoryError | MemoryError):
-            return True
-        error = error.__cause__
-    return False
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what it came from, the first cause last: rasterio's own texts refer to it."""
+    found = [error]
+    while (cause := found[-1].__cause__) is not None and len(found) < _MAX_CAUSES:
+        found.append(cause)
+    return found

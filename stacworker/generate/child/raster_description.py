@@ -43,7 +43,9 @@ def described(dataset: Any) -> dict[str, Any]:
         "bbox": bbox_of(geometry),
         "stac_extensions": item["stac_extensions"],
         "properties": {key: value for key, value in item["properties"].items() if key.startswith("proj:")},
-        "asset": {"raster:bands": [_honest(band, _sample_pixels(dataset)) for band in item["assets"]["data"]["raster:bands"]]},
+        "asset": {
+            "raster:bands": [_honest(band, _sample_pixels(dataset)) for band in item["assets"]["data"]["raster:bands"]]
+        },
         "datetime": _datetime(dataset),
     }
 
@@ -95,10 +97,11 @@ def _polygon(west: float, south: float, east: float, north: float) -> dict[str, 
 
 def _sample_pixels(dataset: Any) -> int:
     """Return the number of pixels that rio-stac looks at."""
-    longest = max(dataset.width, dataset.height)
+    width, height = int(dataset.width), int(dataset.height)
+    longest = max(width, height)
     if longest <= _SAMPLE_PIXELS:
-        return int(dataset.width * dataset.height)
-    return math.ceil(min(dataset.width, dataset.height) / longest * _SAMPLE_PIXELS) * _SAMPLE_PIXELS
+        return width * height
+    return math.ceil(min(width, height) / longest * _SAMPLE_PIXELS) * _SAMPLE_PIXELS
 
 
 def _honest(band: dict[str, Any], pixels: int) -> dict[str, Any]:

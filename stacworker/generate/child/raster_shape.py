@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.transform import from_gcps
 from rasterio.vrt import WarpedVRT
 from rio_cogeo import cog_profiles, cog_translate
@@ -39,7 +39,7 @@ class Plan:
     def write(self, dataset: Any, cog: Path) -> None:
         """Write the COG."""
         with ExitStack() as stack:
-            source = stack.enter_context(WarpedVRT(dataset, **self.warp)) if self.warp is not None else dataset
+            source = stack.enter_context(MaskedByAlpha(dataset, **self.warp)) if self.warp is not None else dataset
             cog_translate(
                 source,
                 str(cog),
@@ -130,31 +130,51 @@ def _warp(dataset: Any, cog: dict[str, Any], *, categorical: bool, nodata: float
     if gcps:
         options |= {"src_crs": crs_of_gcps, "src_transform": from_gcps(gcps)}
     known = nodata if nodata is not None else dataset.nodata
-    if known is None and categorical:
-        known = unused_value(dataset)
+    if known is None and ColorInterp.alpha not in dataset.colorinterp and all_valid(dataset):
+        known = unused_value(dataset, categorical=categorical)
     if known is not None:
         return options | {"nodata": known, "src_nodata": known}
-    has_alpha = ColorInterp.alpha in dataset.colorinterp
     # The corners that a turned raster leaves empty would be 0, which may well be a value.
-    return options if has_alpha else options | {"add_alpha": True}
+    return options if ColorInterp.alpha in dataset.colorinterp else options | {"add_alpha": True}
 
 
-def unused_value(dataset: Any) -> int | None:
-    """Return a value that no pixel of an integer raster has, None where there is none or it is not looked for.
+class MaskedByAlpha(WarpedVRT):  # type: ignore[misc]  # rasterio has no types here
+    """A WarpedVRT whose mask is its band of alpha, however many bands come before it."""
 
-    At the edge of a mask GDAL lets overviews of categories show what is under the mask; a value for no data is kept
-    out of them.
+    def dataset_mask(self, **how: Any) -> Any:
+        """Return 255 where there is a pixel and 0 elsewhere; takes what rasterio's own method takes."""
+        if ColorInterp.alpha not in self.colorinterp:
+            return super().dataset_mask(**how)
+        alpha = self.read(self.colorinterp.index(ColorInterp.alpha) + 1, **how)
+        return np.where(alpha > 0, 255, 0).astype("uint8")
+
+
+def all_valid(dataset: Any) -> bool:
+    """Tell whether the raster has no mask."""
+    return all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
+
+
+def unused_value(dataset: Any, *, categorical: bool) -> float | None:
+    """Return a value for no data that no pixel has, None where there is none: all pixels are looked at.
+
+    Better than a mask: at its edge GDAL lets overviews show what is under it. For what is averaged it has to be
+    the least or the greatest that there can be, or averages could hit it.
     """
-    kind = np.dtype(dataset.dtypes[0])
-    if kind not in (np.uint8, np.uint16):
+    kind = np.dtype(dataset.dtypes[0]) if dataset.dtypes[0] != "complex_int16" else np.dtype("complex64")
+    if kind.kind == "f":
+        return float("nan")
+    if kind.kind not in "iu":
         return None
-    used = np.zeros(int(np.iinfo(kind).max) + 1, bool)
+    least, most = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
+    used: set[int] = set()
+    few = categorical and kind.itemsize == 1
     for band in dataset.indexes:
         for _, window in dataset.block_windows(band):
-            used[np.unique(dataset.read(band, window=window))] = True
-    unused = np.flatnonzero(~used)
-    # 0 is what most people take for nothing, and the last what most of the others do.
-    return None if not unused.size else int(unused[0 if unused[0] == 0 else -1])
+            pixels = dataset.read(band, window=window)
+            used.update(np.unique(pixels).tolist() if few else (int(pixels.min()), int(pixels.max())))
+    wanted = [0] if least == 0 else [least]
+    wanted += [most, *range(most - 1, least, -1)] if few else [most]
+    return next((float(value) for value in wanted if value not in used), None)
 
 
 def _profile(dataset: Any, cog: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from stacworker.api import Request
 from stacworker.envelope.locations import s3_location
@@ -60,8 +60,9 @@ def file_name(href: str) -> str:
     location = s3_location(href)
     if location is not None:
         return location.key.rpartition("/")[2]
-    if href.startswith(("http://", "https://")):
-        return unquote(urlsplit(href).path).rpartition("/")[2]
+    if href.startswith(("http://", "https://")):  # not urlsplit: it raises for what is none of its business here
+        path = re.split(r"[?#]", href.partition("://")[2], maxsplit=1)[0].partition("/")[2]
+        return unquote(path.rpartition("/")[2])
     return href.rpartition("/")[2]
 
 

@@ -30,6 +30,7 @@ def read(body: dict[str, Any], collection_id: str | None = None, **changes: Any)
         ({"bucket": "b", "key": "a/x.tiff"}, "s3://b/a/x.tiff", "x"),
         ({"href": "https://h/a%20b.tif?sig=1/2.x"}, "https://h/a%20b.tif?sig=1/2.x", "a b"),
         ({"href": "https://b.s3.us-west-2.amazonaws.com/q/a%2Bb.tif"}, None, "a+b"),
+        ({"href": "https://[/a/x.tif#y/z"}, "https://[/a/x.tif#y/z", "x"),
         ({"href": "/data/no-suffix"}, "/data/no-suffix", "no-suffix"),
         ({"href": "s3://b/x.tif", "id": "given"}, "s3://b/x.tif", "given"),
     ],
