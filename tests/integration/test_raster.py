@@ -177,7 +177,7 @@ async def test_a_raster_that_is_not_north_up_becomes_it(aws: Aws, cogs: Bucket, 
 
 async def test_drivers_that_are_not_there_stop_the_start(aws: Aws, cogs: Bucket) -> None:
     """GDAL is built with different ones; a file of one that is missing could never be read."""
-    with pytest.raises(ConfigError, match="options.drivers: this GDAL has no NoSuchDriver"):
+    with pytest.raises(ConfigError, match=r"options\.drivers: this GDAL has no NoSuchDriver"):
         async with running(aws, at(cogs), drivers=["GTiff", "NoSuchDriver"]):
             pytest.fail("it started")
 

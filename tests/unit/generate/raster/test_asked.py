@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stacworker.api import Request, Version
 from stacworker.envelope.forms import S3Location
 from stacworker.errors import Permanent
 from stacworker.generate.raster.asked import Asked, asked
 from stacworker.generate.raster.destination import Destination
+from stacworker.generate.raster.item import made_item
 from stacworker.generate.raster.options import RasterOptions
 from stacworker.generate.raster.s3 import S3
 
@@ -105,6 +108,26 @@ def test_what_cannot_be_used_says_what_to_send(body: dict[str, Any], changes: di
         read(body, **changes)
     assert reason in error.value.reason
     assert error.value.error_class == "raster_usage"
+
+
+_KEYS = ("href", "id", "assets", "data", "properties", "datetime", "start_datetime", "end_datetime", "collection")
+_KEYS += ("bucket", "key", "geometry", "bbox", "stac_extensions", "links")
+_TEXTS = st.one_of(st.text(max_size=9), st.sampled_from(["s3://b/x.tif", "https://h/x.tif", "/x.tif", "2024-05-01"]))
+_VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), _TEXTS),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4)),
+)
+_TOLD = {"geometry": {"type": "Point"}, "bbox": [1], "stac_extensions": [], "properties": {}, "asset": {}}
+
+
+@given(st.dictionaries(st.sampled_from(_KEYS), _VALUES), st.sampled_from([None, "2024-05-01T00:00:00Z"]))
+def test_any_request_is_read_or_refused(body: dict[str, Any], when: str | None) -> None:
+    """Whatever comes in a message makes an item or a dead letter, never an error that nobody expects."""
+    try:
+        found = read(body)
+        made_item(found, {**_TOLD, "datetime": when}, href="s3://b/x.tif", size_bytes=1, sha256="")
+    except Permanent:
+        pass
 
 
 @pytest.mark.parametrize(
