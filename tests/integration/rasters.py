@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,13 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    aws: Aws, destination: str, *, s3: Any = None, limits: Limits | None = None, **options: Any
+    aws: Aws,
+    destination: str,
+    *,
+    s3: Any = None,
+    limits: Limits | None = None,
+    path: Sequence[str] = (),
+    **options: Any,
 ) -> AsyncIterator[Running]:
     """Run a generator; `s3` wraps its client."""
     metrics = Metrics()
@@ -89,6 +95,7 @@ async def running(
             metrics=metrics,
             environ=dict(os.environ),
             s3=s3(client) if s3 else client,
+            path=path,
         )
         async with generator:
             yield Running(generator, metrics)

@@ -182,6 +182,14 @@ async def test_drivers_that_are_not_there_stop_the_start(aws: Aws, cogs: Bucket)
             pytest.fail("it started")
 
 
+async def test_without_the_extra_the_start_says_what_to_install(aws: Aws, cogs: Bucket, tmp_path: Path) -> None:
+    """GDAL comes with an extra; a line says which."""
+    (tmp_path / "rasterio.py").write_text("raise ModuleNotFoundError('No module named rasterio')")
+    with pytest.raises(ConfigError, match=r"pip install 'stacworker\[raster\]'"):
+        async with running(aws, at(cogs), path=[str(tmp_path)]):
+            pytest.fail("it started")
+
+
 async def test_nan_is_no_number_in_an_item(aws: Aws, cogs: Bucket, tmp_path: Path) -> None:
     """A file of floats with NaN for no data has statistics of its numbers alone, and JSON without NaN."""
     half = write(tmp_path / "half.tif", rasters.floats(), nodata=np.nan)
@@ -311,11 +319,39 @@ async def test_large_cogs_go_in_parts(
     """What is larger than a part is uploaded in parts, with their checksums, and is whole afterwards."""
     monkeypatch.setattr(destination_module, "PART_BYTES", 5 << 20)
     path = write(tmp_path / "large.tif", rasters.bands16(2200))
-    async with running(aws, at(cogs), local_paths=[str(tmp_path)], storage_class="STANDARD_IA") as working:
+    of_object = {"storage_class": "STANDARD_IA", "acl": "public-read"}
+    async with running(aws, at(cogs), local_paths=[str(tmp_path)], **of_object) as working:
         await fetched(cogs, await working.make(str(path)), tmp_path / "cog.tif")
     head = s3.head_object(Bucket=cogs.name, Key="cogs/things/large.tif")
     assert head["ETag"].strip('"').endswith(f"-{-(-head['ContentLength'] // (5 << 20))}")
     assert (head["ContentType"].partition(";")[0], head["StorageClass"]) == ("image/tiff", "STANDARD_IA")
+    grants = s3.get_object_acl(Bucket=cogs.name, Key="cogs/things/large.tif")["Grants"]
+    assert "http://acs.amazonaws.com/groups/global/AllUsers" in {grant["Grantee"].get("URI") for grant in grants}
+
+
+@pytest.mark.parametrize("pays", [True, False])
+async def test_the_requester_pays_where_that_is_agreed(
+    aws: Aws, bucket: MakeBucket, cogs: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, pays: bool
+) -> None:
+    """Each call to such a bucket says so, and no other does."""
+    monkeypatch.setattr(destination_module, "PART_BYTES", 5 << 20)
+    href = await bucket().put("scene.tif", write(tmp_path / "scene.tif", rasters.bands16(1100)).read_bytes())
+    seen: dict[str, set[Any]] = {"source": set(), "destination": set()}
+
+    class Watching(Failing):
+        def fails(self, name: str, arguments: dict[str, Any]) -> bool:
+            if name != "head_bucket":
+                where = "destination" if arguments["Bucket"] == cogs.name else "source"
+                seen[where].add(arguments.get("RequestPayer"))
+            return False
+
+    async with running(aws, at(cogs), s3=Watching(set()).around, requester_pays=pays) as working:
+        await working.make(href)
+        await working.make(href)
+    assert seen == {"source": {None}, "destination": {"requester" if pays else None}}
+    async with running(aws, at(cogs), s3=Watching(set()).around, source_requester_pays=True) as working:
+        await working.make(href)
+    assert "requester" in seen["source"]
 
 
 @pytest.mark.parametrize("size", [300, 2200])

@@ -32,6 +32,7 @@ from stacworker.metrics import Metrics
 from stacworker.redaction import redacted
 
 _TARGET = "stacworker_child.raster:Rasters"
+_INSTALL = "type raster needs more: pip install 'stacworker[raster]'"
 _REMOVALS = 50
 _REMOVE_AGAIN_S = 0.1
 
@@ -91,7 +92,12 @@ class RasterGenerator:
             web = await self._open_web(stack)
             self._sources = Sources(self._s3, web, self._options, self._allowed_buckets)
             await self._check_destination()
-            await stack.enter_async_context(self._pool)
+            try:
+                await stack.enter_async_context(self._pool)
+            except ConfigError as error:
+                if "ModuleNotFoundError" not in error.reason:
+                    raise
+                raise ConfigError(f"{error.reason}\n{_INSTALL}") from error
             self._stack = stack.pop_all()
         return self
 
@@ -132,7 +138,7 @@ class RasterGenerator:
         try:
             from stacworker.generate.raster.web import HttpSources, http_client  # noqa: PLC0415 - an extra's
         except ImportError as error:
-            text = f"generators.{self._name}: {error}: pip install 'stacworker[raster]'"
+            text = f"generators.{self._name}: {error}: {_INSTALL}"
             raise ConfigError(text) from error
         client = await stack.enter_async_context(http_client())
         return HttpSources(client, self._options.allowed_hosts)
