@@ -1,24 +1,30 @@
 """The words and ports of stacworker: what plugins implement and what flows between the parts.
 
 A plugin is an async context manager with one working method and a `ping()`. Ports are Protocols: a
-class need not inherit from them.
+class need not inherit from them. The least of plugins is a plain function, `CreateItems`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Concatenate, Literal, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from stacworker.inflight import InFlight
 
 __all__ = [
     "Consumer",
+    "CreateItems",
+    "Created",
     "Document",
     "DocumentKind",
+    "Feed",
     "Generator",
+    "HasDict",
+    "Item",
+    "ItemRequest",
     "Message",
     "Request",
     "Sink",
@@ -104,6 +110,44 @@ class Request:
     origin: str = "message body"
 
 
+class ItemRequest(TypedDict, total=False):
+    """What a `create_items` function gets: the keys that each form of request has, beside any others.
+
+    An S3 event or a URL has `href`, and `bucket` and `key` where it is an object in S3. The Sentinel-1 bucket's
+    notifications have `id` and `path`. An item to be finished has `assets` and `properties`, perhaps an `id`.
+    """
+
+    href: str
+    bucket: str
+    key: str
+    id: str
+    path: str
+    collection_id: str
+    assets: dict[str, Any]
+    properties: dict[str, Any]
+
+
+class HasDict(Protocol):
+    """A `pystac.Item`, or anything else that can be had as a dict."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the item as a JSON object."""
+
+
+Item: TypeAlias = dict[str, Any] | HasDict
+"""A STAC item as plain functions may return it."""
+
+Created: TypeAlias = Item | Iterable[Item] | AsyncIterable[Item]
+"""One item or several: as a list, generator, async generator or FeatureCollection; `[]` means none."""
+
+CreateItems: TypeAlias = Callable[Concatenate[Any, ...], Created | Awaitable[Created]]
+"""The plain protocol of generators: `create_items(request, **options)`, also as `async def`.
+
+`request` is a JSON object, which may be annotated as `ItemRequest` or as a plain dict; the options are those of the
+generator's settings. An exception ends the request: see docs/generators.md for which are tried again.
+"""
+
+
 @runtime_checkable
 class Consumer(Protocol):
     """What is done with the messages of one queue."""
@@ -146,6 +190,17 @@ class Generator(Protocol):
 
     async def ping(self) -> None:
         """Raise `Unavailable` when the generator cannot work."""
+
+
+class Feed(Protocol):
+    """Finds out by itself what is to be done."""
+
+    def requests(self) -> AsyncIterator[dict[str, Any] | str]:
+        """Give requests, objects or texts as a queue's messages would be, for as long as there are any.
+
+        Nothing remembers how far it came: after a restart it begins again and must give what may not be done
+        yet; a request that comes twice is harmless.
+        """
 
 
 Managed = AbstractAsyncContextManager

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version as installed_version
 
@@ -22,8 +24,10 @@ from stacworker.http.status import Status
 from stacworker.lifecycle import Lifecycle, Stopped
 from stacworker.metrics import Metrics
 from stacworker.parts import Parts
+from stacworker.pipeline_parts import start_pipelines
+from stacworker.pipelines.loaded import with_pipelines
 from stacworker.privacy import hide_memory
-from stacworker.settings import Settings
+from stacworker.settings import ConsumerSettings, Settings
 
 _log = structlog.get_logger()
 
@@ -73,7 +77,11 @@ async def _main(settings: Settings) -> int:
 
 
 async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | None = None) -> None:
-    """Run all consumers of the settings until `lifecycle` says stop and the drain is over."""
+    """Run all consumers and pipelines of the settings until `lifecycle` says stop and the drain is over."""
+    loaded = with_pipelines(settings, os.environ)
+    settings = loaded.settings
+    if not settings.consumers:
+        raise ConfigError("no consumers: name at least one queue under `consumers` (see `stacworker config example`)")
     for warning in settings.warnings():
         _log.warning("settings.questionable", warning=warning)
     metrics = metrics or Metrics()
@@ -87,23 +95,39 @@ async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | Non
         metrics.build_info.labels(__version__, installed_version("pypgstac"), "").set(1)
         parts = Parts(settings, lifecycle, metrics, stack, aws)
         async with lifecycle.starting():
-            engines = await _engines(parts, settings)
+            await parts.generators.start(_generators_needed(settings))
+            pipelines = await start_pipelines(parts, loaded)
+            engines = [*await _engines(parts, loaded.own_consumers()), *pipelines.engines]
         status.parts = engines
         status.started = True
         _log.info("started", version=__version__, consumers=[engine.name for engine in engines])
         async with asyncio.TaskGroup() as infrastructure:
             lag = infrastructure.create_task(_watch_loop(metrics), name="loop-lag")
             async with asyncio.TaskGroup() as work:
+                asking = [work.create_task(each.run()) for each in pipelines.triggers]
                 for engine in engines:
                     work.create_task(engine.run(), name=f"engine:{engine.name}")
+                await lifecycle.draining.wait()
+                for task in asking:
+                    task.cancel()
             lag.cancel()
 
 
-async def _engines(parts: Parts, settings: Settings) -> list[Engine]:
+def _generators_needed(settings: Settings) -> list[str]:
+    """Return the generators that some consumer uses, in their order: several start at a time."""
+    used = [
+        settings.generators if each.generators is None else each.generators
+        for each in settings.consumers
+        if each.type == "generate"
+    ]
+    return [name for name in settings.generators if any(name in names for names in used)]
+
+
+async def _engines(parts: Parts, consumers: Sequence[ConsumerSettings]) -> list[Engine]:
     """Return an engine for each consumer; what is wrong with any of them is told at once."""
     engines: list[Engine] = []
     problems: list[str] = []
-    for consumer in settings.consumers:
+    for consumer in consumers:
         try:
             engines.append(await parts.engine(consumer))
         except ConfigError as error:

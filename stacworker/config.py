@@ -9,35 +9,26 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from stacworker.errors import ConfigError
-from stacworker.settings import (
-    AwsSettings,
-    CollectionSettings,
-    ConsumerSettings,
-    DatabaseSettings,
-    DeletesSettings,
-    FetchSettings,
-    GeneratorSettings,
-    HttpSettings,
-    LogSettings,
-    Settings,
-)
+from stacworker.settings import Settings
 from stacworker.yaml_file import read_mapping
 
-_ENV_ONLY = {"STACWORKER_CONFIG", "STACWORKER_PYTHON", "STACWORKER_LOCALSTACK_PYTHON"}
+_ENV_ONLY = {"STACWORKER_CONFIG", "STACWORKER_PYTHON", "STACWORKER_LOCALSTACK_PYTHON", "STACWORKER_REQUIRE_PGSTAC"}
 _WORD = re.compile(r"[\w.\- ]{1,63}")
 _SERVICE_LINK = re.compile(r"STACWORKER(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_\d+_[A-Z0-9_]+)?)")
 """What Kubernetes adds to the environment of every pod beside a Service named stacworker…
 https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
 
 
-def load_settings(config: Path | None = None) -> Settings:
+def load_settings(config: Path | None = None, *, pipelines: Path | None = None) -> Settings:
     """Read settings from the environment over the YAML file `config` (default: STACWORKER_CONFIG).
+
+    `pipelines` is the pipelines' folder in place of the one they name.
 
     Raises ConfigError with one line for each mistake: the key, and what is wrong or allowed.
     """
@@ -56,11 +47,15 @@ def load_settings(config: Path | None = None) -> Settings:
         _yaml_file: ClassVar[Path | None] = config
 
     try:
-        return FromFile()
+        settings = FromFile()
     except ValidationError as error:
-        raise ConfigError(*_describe(error)) from None
+        raise ConfigError(*describe(error)) from None
     except SettingsError as error:
         raise ConfigError(f'{error}: give JSON, such as [{{"name": …}}]') from None
+    if pipelines is None:
+        return settings
+    named = settings.pipelines.model_copy(update={"folder": str(pipelines)})
+    return settings.model_copy(update={"pipelines": named})
 
 
 def _unknown_variables() -> list[str]:
@@ -74,17 +69,17 @@ def _unknown_variables() -> list[str]:
     ]
 
 
-def _describe(error: ValidationError) -> list[str]:
-    """One line per mistake: `key: what is wrong or allowed`."""
+def describe(error: ValidationError, root: type[BaseModel] = Settings) -> list[str]:
+    """Return a line for each mistake, `key: what is wrong or allowed`, in a file that `root` describes."""
     lines: list[str] = []
     for found in error.errors(include_url=False):
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in found["loc"]).lstrip(".")
         message = found["msg"].removeprefix("Value error, ")
         if found["type"] == "extra_forbidden":
-            allowed = _allowed_keys(found["loc"])
+            allowed = set(_model_at(found["loc"], root).model_fields)
             lines.append(f"{where}: unknown key{_did_you_mean(str(found['loc'][-1]), allowed)}")
         elif found["type"] == "missing":
-            lines.append(f"{where}: missing: {_purpose(found['loc'])}")
+            lines.append(f"{where}: missing: {_purpose(found['loc'], root)}")
         elif not where:
             lines += message.splitlines()
         else:
@@ -97,33 +92,24 @@ def _key(part: str) -> str:
     return part if _WORD.fullmatch(part) else "…"
 
 
-def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+def _model_at(loc: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel]:
     """Return the section that holds the key at the end of `loc`."""
-    sections: dict[str, type[BaseModel]] = {
-        "aws": AwsSettings,
-        "database": DatabaseSettings,
-        "fetch": FetchSettings,
-        "consumers": ConsumerSettings,
-        "collections": CollectionSettings,
-        "generators": GeneratorSettings,
-        "http": HttpSettings,
-        "log": LogSettings,
-        "deletes": DeletesSettings,
-    }
-    for part in reversed(loc[:-1]):
-        if part in sections:
-            return sections[str(part)]
-    return Settings
+    model = root
+    for part in loc[:-1]:
+        field = model.model_fields.get(str(part))
+        model = (_section(field.annotation) if field else None) or model
+    return model
 
 
-def _allowed_keys(loc: tuple[int | str, ...]) -> set[str]:
-    model = _model_at(loc)
-    return set(model.model_fields) if model else set()
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """Return the model in an annotation such as `Model | None`, `tuple[Model, ...]` or `dict[str, Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)
 
 
-def _purpose(loc: tuple[int | str, ...]) -> str:
-    model = _model_at(loc)
-    field = model.model_fields.get(str(loc[-1])) if model else None
+def _purpose(loc: tuple[int | str, ...], root: type[BaseModel]) -> str:
+    field = _model_at(loc, root).model_fields.get(str(loc[-1]))
     return (field.description if field and field.description else "this key is needed").rstrip(".")
 
 

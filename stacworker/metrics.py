@@ -66,6 +66,11 @@ class Metrics:
         self.generation_duration = histogram(
             "generation_duration_seconds", "One request in a child process.", _FAST, "generator"
         )
+        # pipelines
+        self.trigger_failures = counter(
+            "trigger_failures_total", "Triggers of pipelines that failed and are tried again.", "pipeline"
+        )
+        self.pipelines = gauge("pipelines", "Pipelines, by state (running, broken).", "state")
         # loading
         self.items_loaded = counter("items_loaded_total", "Items committed.", "collection")
         self.items_rejected = counter("items_rejected_total", "Items refused for good.", "collection", "error_class")

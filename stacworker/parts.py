@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
-from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import ValidationError
@@ -21,6 +20,7 @@ from stacworker.api import Consumer, Sink
 from stacworker.aws import NO_ACCESS, Aws, translated
 from stacworker.consume.deadletter import DeadLetters
 from stacworker.consume.engine import Engine, Limits
+from stacworker.consume.memory import MemoryQueue
 from stacworker.consume.outcome import unexpected
 from stacworker.consume.sqs import QueueInfo, SqsQueue
 from stacworker.database import ConnectArgs, Credentials, Database, iam_credentials
@@ -28,23 +28,19 @@ from stacworker.envelope.objects import S3Objects
 from stacworker.envelope.reader import Reader
 from stacworker.errors import ConfigError, Permanent, StacworkerError, Unavailable
 from stacworker.generate.consumer import GenerateConsumer
-from stacworker.generate.function import FunctionGenerator
-from stacworker.generate.raster.generator import RasterGenerator
-from stacworker.generate.recipe import Limits as GeneratorLimits
-from stacworker.generate.stactools import StactoolsGenerator
+from stacworker.generators import AnyGenerator, Generators, ObjectStore
 from stacworker.lifecycle import Lifecycle
 from stacworker.load.batcher import Batcher
 from stacworker.load.consumer import LoadConsumer
 from stacworker.load.pgstac import Catalogue
-from stacworker.load.publish import S3Sink, SnsSink, SqsSink
+from stacworker.load.publish import Bucket, NdjsonSink, Overflow, S3Sink, SnsSink, SqsSink
 from stacworker.load.sink import PgstacSink
 from stacworker.metrics import Metrics
 from stacworker.postgres_tls import ERROR_CLASS as TLS
-from stacworker.settings import ConsumerSettings, Settings
+from stacworker.settings import MEMORY, ConsumerSettings, Settings
 
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
-AnyGenerator: TypeAlias = FunctionGenerator | RasterGenerator | StactoolsGenerator
 
 START_TIMEOUT_S = 60.0
 """A dependency that is away at start is waited for this long."""
@@ -62,10 +58,21 @@ class Parts:
     stack: AsyncExitStack
     aws: Aws
     opened: dict[str, Any] = field(default_factory=dict)
+    generators: Generators = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.generators = Generators(
+            self.settings.generators,
+            self.settings.environments,
+            self.stack,
+            self.lifecycle,
+            self.metrics,
+            ObjectStore(lambda: self._client("s3"), self.settings.fetch.allowed_buckets),
+        )
 
     async def engine(self, settings: ConsumerSettings) -> Engine:
         """Check what one consumer's settings name, and return its engine."""
-        queue = SqsQueue(await self._client("sqs"), settings.queue_url, _queue_name(settings.queue_url))
+        queue = await self._queue(settings.queue_url)
         try:
             info = await self._reach(queue.describe)
         except Permanent as error:
@@ -90,6 +97,16 @@ class Parts:
             metrics=self.metrics,
         )
 
+    def memory_queue(self, url: str) -> MemoryQueue:
+        """Return the queue in memory of this address."""
+        found: MemoryQueue = self.opened.setdefault(url, MemoryQueue(url.removeprefix(MEMORY)))
+        return found
+
+    async def _queue(self, url: str) -> SqsQueue | MemoryQueue:
+        if url.startswith(MEMORY):
+            return self.memory_queue(url)
+        return SqsQueue(await self._client("sqs"), url, _queue_name(url))
+
     async def _once(self, name: str, open_: Callable[[], Awaitable[_Result]]) -> _Result:
         if name not in self.opened:
             self.opened[name] = await open_()
@@ -111,7 +128,7 @@ class Parts:
             pause_s = min(5.0, pause_s * 2)
 
     async def _client(self, service: str) -> Any:
-        consumers = self.settings.consumers
+        consumers = [each for each in self.settings.consumers if not each.queue_url.startswith(MEMORY)]
         options: dict[str, Any] = {}
         if service == "sqs":  # each consumer's pollers, deletes, visibility changes, leases and dead letters
             options["max_connections"] = sum(consumer.max_pollers + 32 for consumer in consumers)
@@ -126,8 +143,10 @@ class Parts:
         return await self._once(service, lambda: self._reach(open_))
 
     async def _dead_letters(self, settings: ConsumerSettings, info: QueueInfo) -> DeadLetters | None:
-        client = await self._client("sqs")
         url = settings.dead_letter_queue_url
+        if url is None and settings.queue_url.startswith(MEMORY):
+            return None
+        client = await self._client("sqs")
         if url is None and info.dead_letter_arn is not None:
             arn = info.dead_letter_arn
             try:
@@ -204,89 +223,60 @@ class Parts:
         return await self._once("reader", open_)
 
     async def _generate_consumer(self, settings: ConsumerSettings) -> GenerateConsumer:
-        generators = await self._once("generators", self._generators)
+        names = tuple(self.settings.generators) if settings.generators is None else settings.generators
+        await self.generators.start(names)
+        generators = {name: self.generators.get(name) for name in names}
         default = settings.generator
         if default is None and len(generators) == 1:
             default = next(iter(generators))
         return GenerateConsumer(
             reader=await self._reader(),
             generators=generators,
-            packages=self._packages(generators),
+            packages=_packages(generators),
             default=default,
-            sink=await self._output(settings.output),
+            collection=settings.collection,
+            any_object=settings.any_object,
+            sink=await self._output(settings),
             metrics=self.metrics,
         )
 
-    async def _generators(self) -> dict[str, AnyGenerator]:
-        """Start the generators; each is shared by all consumers."""
-        found: dict[str, AnyGenerator] = {}
-        for name, settings in self.settings.generators.items():
-            limits = GeneratorLimits(
-                processes=settings.processes,
-                timeout_s=settings.timeout_s,
-                memory_bytes=settings.memory_mb << 20,
-                recycle_after=settings.recycle_after,
-            )
-            shared: dict[str, Any] = {
-                "name": name,
-                "limits": limits,
-                "metrics": self.metrics,
-                "environ": os.environ,
-                "env": settings.env,
-                "path": (str(Path.cwd()),),
-            }
-            generator: AnyGenerator
-            kind = _generator_class(settings.type)
-            if kind is None:
-                generator = FunctionGenerator(ref=settings.type, options=settings.options, **shared)
-            elif kind is StactoolsGenerator:
-                generator = StactoolsGenerator(
-                    packages=settings.packages, command=settings.command, local_paths=settings.local_paths, **shared
-                )
-            else:
-                if kind is RasterGenerator:
-                    shared |= {
-                        "s3": await self._client("s3"),
-                        "allowed_buckets": self.settings.fetch.allowed_buckets,
-                    }
-                generator = kind(options=settings.options, **shared)
-            found[name] = await self.stack.enter_async_context(generator)
-            if (stop_starting := getattr(generator, "stop_starting", None)) is not None:
-                self.lifecycle.on_stop(stop_starting)
-        return found
-
-    def _packages(self, generators: Mapping[str, AnyGenerator]) -> dict[str, str]:
-        """Return which generator makes the items of which package."""
-        found: dict[str, str] = {}
-        for name, generator in generators.items():
-            for package in getattr(generator, "packages", ()):
-                if package in found:
-                    raise ConfigError(f"generators: package {package!r} is in both {found[package]!r} and {name!r}")
-                found[package] = name
-        return found
-
     # -- sinks ---------------------------------------------------------------------------------------
 
-    async def _output(self, output: str) -> Sink:
-        if output == "load":
+    async def _output(self, settings: ConsumerSettings) -> Sink:
+        if settings.output == "load":
             return await self._pgstac()
-        scheme, _, target = output.partition(":")
+        scheme, _, target = settings.output.partition(":")
+        client = await self._client(scheme)
         if scheme == "s3":
-            bucket, _, prefix = target.removeprefix("//").partition("/")
-            return S3Sink(await self._client("s3"), bucket, prefix)
-        kind = SnsSink if scheme == "sns" else SqsSink
-        return await self.stack.enter_async_context(kind(await self._client(scheme), target))
+            bucket = Bucket.at(client, settings.output)
+            if settings.output_format == "item":
+                return S3Sink(bucket)
+            return await self.stack.enter_async_context(NdjsonSink(bucket))
+        place = settings.output_overflow
+        overflow = Overflow(Bucket.at(await self._client("s3"), place)) if place else None
+        if scheme == "sns":
+            return await self.stack.enter_async_context(SnsSink(client, target, overflow=overflow))
+        sink = await self.stack.enter_async_context(SqsSink(client, target, overflow=overflow))
+        try:
+            await self._reach(sink.measure)
+        except Permanent as error:
+            raise ConfigError(f"consumers[{settings.name}].output: {error.reason}") from error
+        return sink
 
     async def _pgstac(self) -> PgstacSink:
         return await self._once("pgstac", self._open_pgstac)
 
     async def _open_pgstac(self) -> PgstacSink:
-        catalogue = await self._catalogue()
+        catalogue = await self.shared_catalogue()
         self.metrics.build_info.clear()
         self.metrics.build_info.labels(__version__, installed_version("pypgstac"), catalogue.version).set(1)
         settings_for = self.settings.collection
         batcher = await self.stack.enter_async_context(Batcher(catalogue, settings_for, self.metrics))
         return PgstacSink(catalogue, batcher, settings_for, self.metrics)
+
+    async def shared_catalogue(self) -> Catalogue:
+        """Return the catalogue that all consumers load into, connected."""
+        return await self._once("catalogue", self._catalogue)
 
     async def _catalogue(self) -> Catalogue:
         settings = self.settings.database
@@ -368,17 +358,15 @@ def secret_credentials(secretsmanager: Any, arn: str) -> Credentials:
     return read
 
 
-def _generator_class(type_: str) -> Any:
-    """Return the class that a generator's type names, None where it names a function.
-
-    Functions' modules are imported in children only. So names have to tell: classes begin with a capital letter.
-    """
-    if ":" not in type_:
-        return plugins.resolve("generators", type_)
-    if not type_.rpartition(":")[2].rpartition(".")[2][:1].isupper():
-        return None
-    kind = plugins.resolve("generators", type_)
-    return kind if inspect.isclass(kind) and hasattr(kind, "generate") else None
+def _packages(generators: Mapping[str, AnyGenerator]) -> dict[str, str]:
+    """Return which generator makes the items of which package."""
+    found: dict[str, str] = {}
+    for name, generator in generators.items():
+        for package in getattr(generator, "packages", ()):
+            if package in found:
+                raise ConfigError(f"generators: package {package!r} is in both {found[package]!r} and {name!r}")
+            found[package] = name
+    return found
 
 
 def _queue_name(url: str) -> str:

@@ -35,10 +35,14 @@ __all__ = [
     "ConsumerSettings",
     "DatabaseSettings",
     "DeletesSettings",
+    "EnvironmentsSettings",
     "FetchSettings",
     "GeneratorSettings",
     "HttpSettings",
+    "LimitsSettings",
     "LogSettings",
+    "OutputSettings",
+    "PipelinesSettings",
     "Settings",
 ]
 
@@ -51,8 +55,12 @@ def _check_name(value: str) -> str:
     return value
 
 
+MEMORY = "memory:"
+"""How the address of a queue in this process begins: what pipelines ask of themselves goes through one."""
+
+
 def _check_queue_url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/]+/\S+", value):
+    if not value.startswith(MEMORY) and not re.fullmatch(r"https?://[^\s/]+/\S+", value):
         raise ValueError("give the queue's URL, such as https://sqs.us-west-2.amazonaws.com/123456789012/items")
     return value
 
@@ -75,6 +83,12 @@ def _check_output(value: str) -> str:
     raise ValueError("allowed: load, sns:TOPIC_ARN, sqs:QUEUE_URL, s3://bucket/prefix/")
 
 
+def _check_overflow(value: str) -> str:
+    if re.fullmatch(r"s3://[^/\s]+/(?:\S*/)?", value):
+        return value
+    raise ValueError("give a bucket and perhaps a folder in it, such as s3://bucket/prefix/")
+
+
 def _check_folder(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError("give a folder's whole path, such as /data/granules")
@@ -83,6 +97,7 @@ def _check_folder(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_check_name)]
 QueueUrl = Annotated[str, AfterValidator(_check_queue_url)]
+Output = Annotated[str, AfterValidator(_check_output)]
 Bytes = Annotated[ByteSize, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -157,8 +172,8 @@ class DeletesSettings(_Section):
         return self
 
 
-class ConsumerSettings(_Section):
-    """One queue and what is done with its messages."""
+class _QueueSettings(_Section):
+    """A queue and what reads it."""
 
     name: Name
     """Its name in logs and metrics."""
@@ -166,6 +181,11 @@ class ConsumerSettings(_Section):
     """load, generate, an entry point in stacworker.consumers, or module:Class."""
     queue_url: QueueUrl
     """The queue's URL."""
+
+
+class LimitsSettings(_Section):
+    """How much of a queue is held at a time, how long, and how often it is tried."""
+
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 2000
     """Messages held at the same time."""
     max_in_flight_bytes: Bytes = ByteSize(256_000_000)
@@ -184,25 +204,64 @@ class ConsumerSettings(_Section):
     """First retry after up to this long; doubled with each receive."""
     backoff_max_s: Annotated[float, Field(ge=0, le=43_200)] = 900.0
     """No retry waits longer than this."""
+
+    @model_validator(mode="after")
+    def _backoff_grows(self) -> LimitsSettings:
+        if self.backoff_base_s > self.backoff_max_s:
+            raise ValueError("backoff_base_s is larger than backoff_max_s")
+        return self
+
+
+class OutputSettings(_Section):
+    """Where generated items go."""
+
+    output: Output = "load"
+    """type generate: where items go: load (acked after COMMIT), sns:ARN, sqs:URL, s3://bucket/prefix/."""
+    output_overflow: Annotated[str, AfterValidator(_check_overflow)] | None = None
+    """type generate: s3://bucket/prefix/ for items larger than an sns: or sqs: output takes: the item goes there, and
+    the message points to it, as those of Amazon's extended clients do; without it such an item is a dead letter."""
+    output_format: Literal["item", "ndjson"] = "item"
+    """type generate: what an s3:// output writes: item (one object an item), or ndjson (items that come within half
+    a second in one object of their collection, one a line)."""
+
+    def check_output_keys(self) -> None:
+        """Raise ValueError where a key does not belong to the output."""
+        if self.output_overflow and not self.output.startswith(("sns:", "sqs:")):
+            raise ValueError(f"output_overflow belongs to an sns: or sqs: output, this output is {self.output}")
+        if self.output_format != "item" and not self.output.startswith("s3:"):
+            raise ValueError(f"output_format belongs to an s3:// output, this output is {self.output}")
+
+
+class ConsumerSettings(OutputSettings, LimitsSettings, _QueueSettings):
+    """One queue and what is done with its messages."""
+
     deletes: DeletesSettings = DeletesSettings()
     """type load: ObjectRemoved events."""
-    output: Annotated[str, AfterValidator(_check_output)] = "load"
-    """type generate: where items go: load (acked after COMMIT), sns:ARN, sqs:URL, s3://bucket/prefix/."""
     generator: Name | None = None
     """type generate: the generator for requests that do not name a stactools package."""
+    generators: tuple[Name, ...] | None = None
+    """type generate: the generators that requests may use; default: all."""
+    collection: Annotated[str, Field(min_length=1)] | None = None
+    """type generate: the collection of all items, unless a request names another."""
+    any_object: bool = False
+    """type generate: a JSON object of a form that nobody knows is a request too, instead of a dead letter."""
     options: dict[str, Any] = Field(default_factory=dict)
     """type module:Class: passed to the class's Options model."""
 
     @model_validator(mode="after")
     def _keys_fit_type(self) -> ConsumerSettings:
-        only_for = {"deletes": ("load",), "output": ("generate",), "generator": ("generate",)}
+        only_for = {
+            "deletes": ("load",),
+            **dict.fromkeys(
+                (*OutputSettings.model_fields, "generator", "generators", "collection", "any_object"), ("generate",)
+            ),
+        }
         for key, types in only_for.items():
             if key in self.model_fields_set and self.type not in types and self.type in ("load", "generate"):
                 raise ValueError(f"{key} belongs to type {' or '.join(types)}, this consumer has type {self.type}")
         if self.options and self.type in ("load", "generate"):
             raise ValueError(f"options are for classes of your own; type {self.type} takes none")
-        if self.backoff_base_s > self.backoff_max_s:
-            raise ValueError("backoff_base_s is larger than backoff_max_s")
+        self.check_output_keys()
         return self
 
 
@@ -239,8 +298,28 @@ class CollectionSettings(_Section):
     collection, wait retries until the collection is there."""
 
 
+class EnvironmentsSettings(_Section):
+    """The Python environments that generators have of their own, made with uv."""
+
+    folder: Annotated[str, AfterValidator(_check_folder)] | None = None
+    """Where they are kept; default: stacworker/environments in the user's cache folder."""
+    install_at_start: bool = True
+    """Make at start what is missing; false: refuse to start without it (`stacworker pipelines install` makes it)."""
+
+
+class PipelinesSettings(_Section):
+    """Datasets as folders, each with a pipeline.yaml."""
+
+    folder: str | None = None
+    """The folder that holds them (also: `stacworker run --pipelines FOLDER`)."""
+    only: tuple[Name, ...] | None = None
+    """The ids of those to run; default: all."""
+    on_broken: Literal["stop", "skip"] = "stop"
+    """One that cannot run stops the start, or is reported and left out while the others run."""
+
+
 class GeneratorSettings(_Section):
-    """One generator: a Python function, a stactools package or a maker of COGs, in warm child processes."""
+    """One generator: a Python function or a stactools package, in warm child processes."""
 
     type: str
     """stactools, raster, module:function for a function create_items(request), or module:Class."""
@@ -258,10 +337,19 @@ class GeneratorSettings(_Section):
     """Address space that a child may add to what it needs to start."""
     recycle_after: Annotated[int, Field(ge=1)] = 1000
     """Jobs after which a child is replaced."""
+    requirements: tuple[str, ...] = ()
+    """What else has to be installed for it, such as affine<3."""
+    requirements_file: str | None = None
+    """A requirements.txt of what it needs; with hashes (`stacworker pipelines lock`) it is pinned as a whole."""
+    environment: Literal["auto", "own", "shared"] = "auto"
+    """own: a Python environment of its own, made once with uv; shared: stacworker's own; auto: shared where all
+    it requires is installed there, else own."""
+    path: tuple[str, ...] = ()
+    """Folders in which the function's module and what it imports are looked for, before the working directory."""
     env: tuple[str, ...] = ()
     """Further environment variables that the children may see, by name; AWS_* ones only when named here."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments for every call of the function; type raster: see docs/rasters.md."""
+    """Keyword arguments for every call of the function."""
 
     @model_validator(mode="after")
     def _complete(self) -> GeneratorSettings:
@@ -317,6 +405,10 @@ class Settings(BaseSettings):
     """How collections are loaded; `default` is overlaid by a collection's own entry."""
     generators: dict[Name, GeneratorSettings] = Field(default_factory=dict)
     """What makes items from requests."""
+    environments: EnvironmentsSettings = EnvironmentsSettings()
+    """The environments of generators."""
+    pipelines: PipelinesSettings = PipelinesSettings()
+    """Datasets as folders."""
     http: HttpSettings = HttpSettings()
     """Health and metrics."""
     drain_timeout_s: Seconds = 60.0
@@ -340,10 +432,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Settings:
-        problems = [*self._repeated(), *self._generator_problems()]
-        if problems:
+        if problems := self.problems():
             raise ValueError("\n".join(problems))
         return self
+
+    def problems(self) -> list[str]:
+        """Return what does not go together, a line each."""
+        return [*self._repeated(), *self._generator_problems()]
 
     def _repeated(self) -> list[str]:
         problems = []
@@ -360,10 +455,12 @@ class Settings(BaseSettings):
                 continue
             if not self.generators:
                 problems.append(f"consumers[{consumer.name}]: type generate needs an entry in generators")
-            elif consumer.generator is not None and consumer.generator not in self.generators:
-                problems.append(
-                    f"consumers[{consumer.name}].generator: no generator {consumer.generator!r}; there are: {known}"
-                )
+            named = dict.fromkeys([consumer.generator, *(consumer.generators or ())])
+            problems += [
+                f"consumers[{consumer.name}].generator: no generator {generator!r}; there are: {known}"
+                for generator in named
+                if generator is not None and self.generators and generator not in self.generators
+            ]
         return problems
 
     def collection(self, collection_id: str) -> CollectionSettings:

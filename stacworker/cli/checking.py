@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,22 +17,26 @@ from stacworker.database import Database
 from stacworker.errors import ConfigError, StacworkerError
 from stacworker.ops.check import Probe, check
 from stacworker.ops.findings import Finding, error
-from stacworker.settings import Settings
+from stacworker.pipeline_parts import read_collection
+from stacworker.pipelines.folder import Pipeline
+from stacworker.pipelines.loaded import Loaded, with_pipelines
 
 _T = TypeVar("_T")
 
 
-async def check_settings(config: Path | None) -> list[Finding]:
-    """Return what is found when everything that the settings name is looked at."""
+async def check_settings(config: Path | None, pipelines: Path | None) -> list[Finding]:
+    """Return what is found when everything that the settings and the pipelines name is looked at."""
     try:
-        settings = load_settings(config)
+        loaded = with_pipelines(load_settings(config, pipelines=pipelines), os.environ)
     except ConfigError as problem:
         return [error("settings", line) for line in problem.problems]
+    settings = loaded.settings
     async with opened(settings) as parts:
         found: list[Finding] = []
         clients = await _open("aws", parts.clients, found)
         database = await _open("database", parts.database, found) if settings.loads else None
-        probes = _probes(parts, settings, database)
+        probes = _probes(parts, loaded, database)
+        found += [error(f"pipeline {each.id}", line) for each in loaded.broken for line in each.problems]
         return found + await check(settings, clients=clients, database=database, probes=probes)
 
 
@@ -42,21 +48,28 @@ async def _open(subject: str, opening: Callable[[], Awaitable[_T]], found: list[
         return None
 
 
-def _probes(parts: CommandParts, settings: Settings, database: Database | None) -> dict[str, Probe]:
+def _probes(parts: CommandParts, loaded: Loaded, database: Database | None) -> dict[str, Probe]:
     async def pgstac() -> str:
         assert database is not None  # noqa: S101 - else this is no probe
         catalogue = await parts.catalogue(database)
         return f"version {catalogue.version} can be loaded into"
 
-    async def generators() -> str:
-        await parts.start_generators()
-        return f"{', '.join(settings.generators)}: started, with all packages"
+    async def generator(name: str) -> str:
+        await parts.generators.start([name])
+        return f"started: {parts.generators.about(name)}"
+
+    async def collection(pipeline: Pipeline) -> str:
+        found = await read_collection(parts, pipeline)
+        return f"collection {found['id']} can be had"
 
     probes: dict[str, Probe] = {}
     if database is not None:
         probes["pgstac"] = pgstac
-    if settings.generators:
-        probes["generators"] = generators
+    for name in loaded.settings.generators:
+        probes[f"generator {name}"] = partial(generator, name)
+    for pipeline in loaded.pipelines:
+        if pipeline.collection_source is not None:
+            probes[f"pipeline {pipeline.id}"] = partial(collection, pipeline)
     return probes
 
 

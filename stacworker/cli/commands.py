@@ -12,7 +12,8 @@ import typer
 from stacworker import __version__
 from stacworker.cli import collections as collections_commands
 from stacworker.cli import config as config_commands
-from stacworker.cli.options import ConfigOption, JsonOption
+from stacworker.cli import pipelines as pipelines_commands
+from stacworker.cli.options import ConfigOption, JsonOption, PipelinesOption
 from stacworker.cli.output import say, say_json
 
 app = typer.Typer(
@@ -45,17 +46,14 @@ def stacworker(
 
 
 @app.command(epilog="Example: stacworker run --config stacworker.yaml")
-def run(config: ConfigOption = None) -> int:
+def run(config: ConfigOption = None, pipelines: PipelinesOption = None) -> int:
     """Run the worker until SIGTERM or Ctrl-C; a second one exits at once.
 
     Exit code 0 after a clean drain, 1 when something the worker needs failed, 2 for wrong settings.
     """
     from stacworker.config import load_settings  # noqa: PLC0415 - see the module's docstring
-    from stacworker.errors import ConfigError  # noqa: PLC0415
 
-    settings = load_settings(config)
-    if not settings.consumers:
-        raise ConfigError("no consumers: name at least one queue under `consumers` (see `stacworker config example`)")
+    settings = load_settings(config, pipelines=pipelines)
     from stacworker import app as application  # noqa: PLC0415
 
     return application.run(settings)
@@ -90,7 +88,7 @@ def demo(
 
 
 @app.command(epilog="Example: stacworker check --config stacworker.yaml --json")
-def check(*, config: ConfigOption = None, json: JsonOption = False) -> int:
+def check(*, config: ConfigOption = None, pipelines: PipelinesOption = None, json: JsonOption = False) -> int:
     """Look at everything the settings name: queues, dead letters, database, pgstac, generators.
 
     Each line is ok, a warning or an error with what to do. Takes no message and changes nothing. Exit code 1 when
@@ -98,7 +96,7 @@ def check(*, config: ConfigOption = None, json: JsonOption = False) -> int:
     """
     from stacworker.cli.checking import check_settings, tell  # noqa: PLC0415 - see the module's docstring
 
-    return tell(asyncio.run(check_settings(config)), as_json=json)
+    return tell(asyncio.run(check_settings(config, pipelines)), as_json=json)
 
 
 @app.command(
@@ -180,4 +178,5 @@ def healthcheck(
     say(ask(os.environ, config, host=host, port=port, ready=ready))
 
 
+app.add_typer(pipelines_commands.app, name="pipelines")
 app.add_typer(config_commands.app, name="config")

@@ -44,10 +44,6 @@ class CommandParts(Parts):
         """Return the catalogue in a database; raise ConfigError when we cannot load into it."""
         return await self.stack.enter_async_context(Catalogue(database=database, metrics=self.metrics))
 
-    async def start_generators(self) -> None:
-        """Start every generator, as the daemon would."""
-        await self._generators()
-
     async def libpq_arguments(self) -> dict[str, Any]:
         """Return how to connect to the database, as psycopg's keyword arguments."""
         source = await self._credentials()

@@ -12,3 +12,7 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", metavar="FILE", help="Settings in YAML (default: what STACWORKER_CONFIG names)."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for pipes.")]
+PipelinesOption = Annotated[
+    Path | None,
+    typer.Option("--pipelines", metavar="FOLDER", help="The folder that holds pipelines (default: pipelines.folder)."),
+]

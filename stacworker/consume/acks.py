@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from stacworker.consume.lease import Lease
-from stacworker.consume.sqs import BATCH, Failure, SqsQueue
+from stacworker.consume.queue import Queue
+from stacworker.consume.sqs import BATCH, Failure
 from stacworker.errors import Permanent, Unavailable
 from stacworker.metrics import Metrics
 
@@ -26,7 +27,7 @@ _Batch = dict[Lease, float]
 class Acks:
     """Gives messages back to their queue: deleted, or visible again at a given time."""
 
-    def __init__(self, queue: SqsQueue, *, metrics: Metrics, linger_s: float = 0.02, concurrency: int = 8) -> None:
+    def __init__(self, queue: Queue, *, metrics: Metrics, linger_s: float = 0.02, concurrency: int = 8) -> None:
         self._queue = queue
         self._failures = metrics.delete_failures.labels(queue.name)
         self._deletes = _Merger(self._delete, linger_s, concurrency, f"deletes:{queue.name}")

@@ -23,9 +23,10 @@ from stacworker.consume.deadletter import DeadLetters
 from stacworker.consume.groups import Groups, Turn
 from stacworker.consume.lease import Lease, LeaseKeeper
 from stacworker.consume.outcome import Outcome, unexpected
+from stacworker.consume.queue import Queue
 from stacworker.consume.settle import Settler
 from stacworker.consume.slots import Slots
-from stacworker.consume.sqs import SqsQueue, size_bytes
+from stacworker.consume.sqs import size_bytes
 from stacworker.errors import Permanent, StacworkerError, Unavailable
 from stacworker.inflight import InFlight
 from stacworker.lifecycle import Lifecycle
@@ -60,7 +61,7 @@ class Engine:
         self,
         *,
         name: str,
-        queue: SqsQueue,
+        queue: Queue,
         consumer: Consumer,
         dead_letters: DeadLetters | None,
         limits: Limits,

@@ -16,7 +16,8 @@ from itertools import islice, takewhile
 import structlog
 
 from stacworker.api import Message
-from stacworker.consume.sqs import BATCH, Failure, SqsQueue
+from stacworker.consume.queue import Queue
+from stacworker.consume.sqs import BATCH, Failure
 from stacworker.errors import Permanent, Unavailable
 from stacworker.metrics import Metrics
 
@@ -42,7 +43,7 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        queue: SqsQueue,
+        queue: Queue,
         *,
         visibility_timeout_s: float,
         metrics: Metrics,

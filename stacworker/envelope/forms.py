@@ -87,6 +87,14 @@ class ItemRequestForm:
 
 
 @dataclass(frozen=True, slots=True)
+class PartialItem:
+    """An item to be finished by a generator: it has `assets` and `properties`, both objects, and is no Feature yet."""
+
+    body: dict[str, Any]
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
 class IdPath:
     """The Sentinel-1 bucket's own notification: a granule's id and its folder; `body` has the rest."""
 
@@ -114,6 +122,14 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class AnyObject:
+    """A JSON object of no known form, where it is wanted as it is."""
+
+    body: dict[str, Any]
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
 class Pointer:
     """The body itself was too large for SQS and lies in S3 (Amazon's extended client libraries).
 
@@ -125,7 +141,20 @@ class Pointer:
     level: int
 
 
-Form = S3Created | S3Removed | Notice | ItemForm | CollectionForm | ItemRequestForm | IdPath | Href | Key | Pointer
+Form = (
+    S3Created
+    | S3Removed
+    | Notice
+    | ItemForm
+    | CollectionForm
+    | ItemRequestForm
+    | IdPath
+    | Href
+    | PartialItem
+    | Key
+    | AnyObject
+    | Pointer
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from stacworker.api import Document, Message, Request, Version
 from stacworker.envelope.contents import object_forms
 from stacworker.envelope.forms import (
+    AnyObject,
     CollectionForm,
     Form,
     Href,
@@ -21,6 +22,7 @@ from stacworker.envelope.forms import (
     ItemRequestForm,
     Key,
     Notice,
+    PartialItem,
     Pointer,
     S3Created,
     S3Location,
@@ -108,13 +110,14 @@ class Reader:
             yield _read(found)
 
     @asynccontextmanager
-    async def requests(self, message: Message) -> AsyncIterator[Requests]:
+    async def requests(self, message: Message, *, any_object: bool = False) -> AsyncIterator[Requests]:
         """Give what a message on its way to a generator asks for; objects are named, not fetched.
 
-        An item is a request like any other. Removed objects are ignored. Raises as `documents` does.
+        An item is a request like any other; with `any_object` so is an object of a form that nobody knows.
+        Removed objects are ignored. Raises as `documents` does.
         """
         async with self._share(message.in_flight) as share:
-            opened = await self._opened(message, share)
+            opened = await self._opened(message, share, any_object=any_object)
             share.fetched()
             yield _requests(opened)
 
@@ -133,7 +136,7 @@ class Reader:
             self._rooms[in_flight] = room
         return Share(room, in_flight)
 
-    async def _opened(self, message: Message, share: Share) -> Unwrapped:
+    async def _opened(self, message: Message, share: Share, *, any_object: bool = False) -> Unwrapped:
         """Unwrap the body, and the body it points to where it was too large for SQS.
 
         (Amazon's own clients delete that object when they delete the message. We leave it: a dead
@@ -152,6 +155,7 @@ class Reader:
                     sequencer=version.sequencer,
                     level=level,
                     origin=origin,
+                    any_object=any_object,
                 ),
             )
             match found.forms:
@@ -264,7 +268,7 @@ def _request(form: Form) -> Request:
             return Request({**place, **body}, version, _collection_id(body), origin=href[:_ORIGIN_CHARS])
         case ItemRequestForm(package_name, collection_id, body, version):
             return Request(body, version, collection_id, generator=package_name)
-        case IdPath(_, _, body, version):
+        case IdPath(body=body, version=version) | PartialItem(body, version) | AnyObject(body, version):
             return Request(body, version, _collection_id(body))
         case Key(key, version):
             return Request({"href": key}, version)
@@ -284,6 +288,7 @@ def _wrong_queue(form: Form, right: str) -> Permanent:
         CollectionForm: "a STAC Collection",
         IdPath: 'a request {"id", "path"}',
         ItemRequestForm: "an ItemRequest",
+        PartialItem: "a partial item, without a type",
         Key: "a bare object key",
     }[type(form)]
     return Permanent(f"this is {what}: send it to a queue with type: {right}", error_class="wrong_queue")

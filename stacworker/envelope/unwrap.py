@@ -7,6 +7,7 @@ Envelopes are opened one inside another, at most `MAX_LEVELS`. What is recognise
 - `Records`: an S3 event; `Event: s3:TestEvent`: what S3 sends when notifications are set up;
 - `detail-type` and `detail`: EventBridge, an event of S3 or else its `detail` is opened;
 - `package_name`: an ItemRequest; `id` and `path`: the Sentinel-1 form; `href`: a link;
+  `assets` and `properties`, both objects, without a `type`: an item that a generator is to finish;
 - a list of a class name and `{"s3BucketName", "s3Key"}`: an extended-client pointer;
 - JSON text, base64 of gzip: opened;
 - plain text: a URL, or a bare key (see `_KEY`).
@@ -25,11 +26,13 @@ import orjson
 
 from stacworker.api import Version
 from stacworker.envelope.forms import (
+    AnyObject,
     Href,
     IdPath,
     ItemRequestForm,
     Key,
     Notice,
+    PartialItem,
     Pointer,
     Unwrapped,
 )
@@ -48,7 +51,8 @@ MAX_INFLATED_BYTES = 32_000_000
 _UNKNOWN = "unknown_envelope"
 EXPECTED = (
     "expected a STAC Item, Collection or FeatureCollection, an S3 event, an SNS or EventBridge message "
-    'around one, an ItemRequest, {"id", "path"}, {"href"}, a URL, an object key, or an extended-client pointer'
+    'around one, an ItemRequest, {"id", "path"}, {"href"}, {"assets", "properties"}, a URL, an object key, '
+    "or an extended-client pointer"
 )
 
 _POINTER_CLASSES = (
@@ -71,6 +75,7 @@ class _Inside:
     level: int
     origin: str
     names: tuple[str, ...] = ()
+    any_object: bool = False
 
     def happened(self, time: object) -> Version:
         """Return the version of what an envelope holds that names this time (None: it names none)."""
@@ -83,20 +88,27 @@ class _Inside:
                 f"more than {MAX_LEVELS} envelopes, one inside another: {self.origin} > {' > '.join(names)}",
                 error_class="too_many_envelopes",
             )
-        return _Inside(version or self.version, self.level + 1, self.origin, names)
+        return _Inside(version or self.version, self.level + 1, self.origin, names, self.any_object)
 
 
 def unwrap(
-    body: str, *, sent_at_ms: int, sequencer: str = "", level: int = 0, origin: str = "message body"
+    body: str,
+    *,
+    sent_at_ms: int,
+    sequencer: str = "",
+    level: int = 0,
+    origin: str = "message body",
+    any_object: bool = False,
 ) -> Unwrapped:
     """Return what the body holds; a bad part of many is a refusal in the result.
 
     `sent_at_ms` is when the message was sent, in milliseconds since the epoch (0: not known), `sequencer` its
     place in a FIFO queue. The body of a pointer's object goes on with the pointer's `level` and its own `origin`.
+    With `any_object` an object of a form that is not known is one of the results.
     Raises `Permanent`, and nothing else, when the body as a whole is not understood.
     """
     try:
-        return _text(body, _Inside(Version(sent_at_ms, sequencer), level, origin))
+        return _text(body, _Inside(Version(sent_at_ms, sequencer), level, origin, any_object=any_object))
     except Permanent as error:
         if error.error_class != _UNKNOWN:
             raise
@@ -158,8 +170,8 @@ def _list(value: list[Any], inside: _Inside) -> Unwrapped:
 def _object(value: dict[str, Any], inside: _Inside) -> Unwrapped:
     if (stac := stac_forms(value, inside.version, inside.origin)) is not None:
         return stac
-    if "Type" in value and "Message" in value:
-        return _sns(value, inside)
+    if "Message" in value and ("Type" in value or len(value) == 1):  # alone in what backfills of others send
+        return _sns({"Type": "Notification", **value}, inside)
     if "Records" in value:
         return from_records(value["Records"], inside.version)
     if value.get("Event") == "s3:TestEvent":
@@ -178,6 +190,10 @@ def _request(value: dict[str, Any], inside: _Inside) -> Unwrapped:
             return Unwrapped((IdPath(id_, path, value, inside.version),))
         case {"href": str(href)} if href:
             return Unwrapped((Href(href, value, inside.version),))
+        case {"assets": dict(), "properties": dict()} if value.get("type") is None:
+            return Unwrapped((PartialItem(value, inside.version),))
+    if inside.any_object:
+        return Unwrapped((AnyObject(value, inside.version),))
     raise _unknown(f"an unknown form: {shown(value)}", inside)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -50,8 +50,12 @@ class GenerateConsumer:
         default: str | None,
         sink: Sink,
         metrics: Metrics,
+        collection: str | None = None,
+        any_object: bool = False,
     ) -> None:
         self._reader = reader
+        self._collection = collection
+        self._any_object = any_object
         self._generators = generators
         self._packages = packages
         self._default = default
@@ -67,7 +71,7 @@ class GenerateConsumer:
         when the message holds nothing else). A request whose items the sink refused is a bad one: this
         queue takes requests, so that is what makes the items again once the cause is mended.
         """
-        async with self._reader.requests(message) as asked:
+        async with self._reader.requests(message, any_object=self._any_object) as asked:
             await self._make_all(asked, message.in_flight)
 
     async def ping(self) -> None:
@@ -100,7 +104,7 @@ class GenerateConsumer:
         name = "none"
         try:
             name = self._generator_for(request)
-            items = await self._generate(name, request)
+            items = await self._generate(name, self._placed(request))
         except (Permanent, Transient, Unavailable) as error:
             if isinstance(error, Permanent) and error.collection is None:
                 error.collection = request.collection_id
@@ -108,6 +112,12 @@ class GenerateConsumer:
             return _Made(request, error=error)
         self._metrics.items_generated.labels(name, "ok").inc(len(items))
         return _Made(request, tuple(Document("item", item, request.version, request.origin) for item in items))
+
+    def _placed(self, request: Request) -> Request:
+        """Return the request with the collection that its items go in."""
+        if self._collection is None or request.collection_id is not None:
+            return request
+        return replace(request, collection_id=self._collection)
 
     async def _generate(self, name: str, request: Request) -> Sequence[dict[str, Any]]:
         """Return a request's items; a generator may be a class of the user's, and raise anything."""

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ _BURY_EVERY_S = 0.01
 _FRAMING_BYTES = 1 << 20
 _SHOWN_CHARS = 4096
 _REASON_TAIL_CHARS = 600
-_ERROR_CLASSES = frozenset(
+ERROR_CLASSES = frozenset(
     {
         "generator_error",
         "generator_memory",
@@ -131,6 +131,28 @@ class Child:
         if "done" not in end:
             raise self._translated(end.get("error"), origin)
         return items
+
+    async def stream(self, request: Mapping[str, Any], *, origin: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Give the results of one job as they come, however many; the child waits while nobody takes them.
+
+        Raises as `run` does; `timeout_s` is for each result. The child is not usable afterwards.
+        """
+        timeout_s = self._recipe.limits.timeout_s
+        self._broken = True
+        try:
+            await self._send({"request": request})
+            while True:
+                async with asyncio.timeout(timeout_s):
+                    frame = _parsed(await self._receive(_FRAMING_BYTES))
+                if "item" not in frame:
+                    break
+                yield frame["item"]
+        except TimeoutError:
+            raise self._gone("generator_timeout", f"was killed after {timeout_s:g} s", origin) from None
+        except _LOST as error:
+            raise self._gone("generator_crashed", await self._fate(), origin) from error
+        if "done" not in frame:
+            raise self._translated(frame.get("error"), origin)
 
     def kill(self) -> None:
         """Kill the child and all processes of its group now."""
@@ -246,7 +268,7 @@ class Child:
     def _translated(self, told: Any, origin: str) -> StacworkerError:
         error: Mapping[str, Any] = told if isinstance(told, dict) else {}
         error_class = str(error.get("class"))
-        error_class = error_class if error_class in _ERROR_CLASSES else "generator_error"
+        error_class = error_class if error_class in ERROR_CLASSES else "generator_error"
         reason = f"generator {self._recipe.name!r} failed for {origin}: {error.get('reason')}"
         if error_class == "generator_memory":
             reason += f" (memory_mb is {self._recipe.limits.memory_bytes >> 20})"

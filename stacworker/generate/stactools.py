@@ -70,6 +70,11 @@ class StactoolsGenerator:
         """The canonical names of the packages that requests may name."""
         return tuple(self._required)
 
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """The versions of these packages that are installed for it."""
+        return self._versions
+
     async def __aenter__(self) -> Self:
         await self._pool.__aenter__()
         try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Sized
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from stacworker.errors import StacworkerError
 from stacworker.load.tasks import Tasks, stopped
@@ -14,16 +14,19 @@ from stacworker.load.tasks import Tasks, stopped
 Outcome = StacworkerError | None
 """None: sent."""
 
+_Text = TypeVar("_Text", bound=Sized)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Parcel:
-    text: bytes
+class _Parcel(Generic[_Text]):
+    text: _Text
     done: asyncio.Future[Outcome]
 
 
-class Merger:
+class Merger(Generic[_Text]):
     """Sends texts of many callers together; an async context manager, left when no caller waits.
 
+    A text is bytes, or anything else whose length is its size in bytes.
     `send` makes one request and returns an outcome for each text; a `StacworkerError` that it raises is
     the outcome of all. A request goes when it holds `max_texts` or `max_bytes`, or `linger_s` after
     its first text. A text larger than `max_bytes` goes alone.
@@ -31,7 +34,7 @@ class Merger:
 
     def __init__(
         self,
-        send: Callable[[Sequence[bytes]], Awaitable[Sequence[Outcome]]],
+        send: Callable[[Sequence[_Text]], Awaitable[Sequence[Outcome]]],
         *,
         max_texts: int,
         max_bytes: int,
@@ -42,7 +45,7 @@ class Merger:
         self._max_bytes = max_bytes
         self._linger_s = linger_s
         self._tasks = Tasks()
-        self._waiting: list[_Parcel] = []
+        self._waiting: list[_Parcel[_Text]] = []
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -57,7 +60,7 @@ class Merger:
         self._stop()
         await self._tasks.__aexit__(kind, error, traceback)
 
-    async def put(self, texts: Sequence[bytes]) -> list[Outcome]:
+    async def put(self, texts: Sequence[_Text]) -> list[Outcome]:
         """Return when each text is sent or has failed, with the outcomes in order."""
         if self._stopped:
             raise stopped()
@@ -68,7 +71,7 @@ class Merger:
         # Cancelled here, the futures are cancelled too, and what has not gone yet does not go.
         return await asyncio.gather(*(parcel.done for parcel in parcels))
 
-    def _add(self, parcel: _Parcel) -> None:
+    def _add(self, parcel: _Parcel[_Text]) -> None:
         if self._waiting and self._bytes + len(parcel.text) > self._max_bytes:
             self._flush()
         self._waiting.append(parcel)
@@ -83,14 +86,14 @@ class Merger:
         if parcels:
             self._tasks.start(self._run(parcels), at_end=lambda: _stop(parcels))
 
-    def _take(self) -> list[_Parcel]:
+    def _take(self) -> list[_Parcel[_Text]]:
         if self._timer is not None:
             self._timer.cancel()
         parcels = [parcel for parcel in self._waiting if not parcel.done.done()]
         self._waiting, self._bytes, self._timer = [], 0, None
         return parcels
 
-    async def _run(self, parcels: list[_Parcel]) -> None:
+    async def _run(self, parcels: list[_Parcel[_Text]]) -> None:
         try:
             outcomes = await self._send([parcel.text for parcel in parcels])
         except StacworkerError as error:
@@ -108,7 +111,7 @@ class Merger:
         _stop(self._take())
 
 
-def _stop(parcels: Sequence[_Parcel]) -> None:
+def _stop(parcels: Sequence[_Parcel[_Text]]) -> None:
     """Tell those who still wait."""
     for parcel in parcels:
         if not parcel.done.done():

@@ -94,24 +94,32 @@ def _check_pair(subject: str, url: str, queue: Mapping[str, str], dead: Mapping[
 
 
 async def check_output(clients: Clients, consumer: ConsumerSettings) -> list[Finding]:
-    """Look at where a generate consumer publishes items; nothing for `load`."""
-    kind, _, target = consumer.output.partition(":")
+    """Look at where a generate consumer publishes items, and what is too large for there; nothing for `load`."""
     if consumer.type != "generate" or consumer.output == "load":
         return []
-    subject = f"output of {consumer.name}"
+    found = [await _check_place(clients, f"output of {consumer.name}", consumer.output)]
+    if consumer.output_overflow:
+        found.append(await _check_place(clients, f"output overflow of {consumer.name}", consumer.output_overflow))
+    return found
+
+
+async def _check_place(clients: Clients, subject: str, place: str) -> Finding:
+    kind, _, target = place.partition(":")
+    text = f"{place} is there"
     try:
         if kind == "sns":
             with translated("sns", f"looking at {target}"):
                 await clients.sns.get_topic_attributes(TopicArn=target)
         elif kind == "sqs":
-            await _attributes(clients.sqs, target)
+            queue = await _attributes(clients.sqs, target)
+            text += f"; it takes messages up to {queue.get('MaximumMessageSize', '?')} bytes"
         else:
             bucket = target.removeprefix("//").partition("/")[0]
             with translated("s3", f"looking at bucket {bucket}"):
                 await clients.s3.head_bucket(Bucket=bucket)
     except StacworkerError as problem:
-        return [error(subject, f"{problem.reason}; create it, or grant access to it")]
-    return [ok(subject, f"{consumer.output} is there")]
+        return error(subject, f"{problem.reason}; create it, or grant access to it")
+    return ok(subject, text)
 
 
 async def _attributes(sqs: Any, url: str) -> dict[str, str]:

@@ -18,7 +18,8 @@ from tests.integration.worker import Worker, metric_in
 
 REPOSITORY = Path(__file__).parents[2]
 _FORESEEN = 0, -signal.SIGKILL
-_SIGNALLED = -signal.SIGTERM, -signal.SIGINT
+_SIGNALLED = -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGINT
+"""By the system; the last by the command line, which turns a Ctrl-C into an exit code as shells do."""
 _FORESEEN_ERRORS = (
     "circuit.opened",
     # asyncpg leaves a waiter behind when a connection ends that has just had an error.

@@ -323,6 +323,14 @@ def test_check_finds_what_is_wrong(run, configured, on_localstack, queue):
             consumer(source),
             consumer(source, suffix="-gone", name="gone", type="tests.integration.test_cli:Nowhere"),
             consumer(source, suffix="-x", name="made", type="generate", output="s3://no-such-bucket-here/items/"),
+            consumer(
+                source,
+                suffix="-y",
+                name="sent",
+                type="generate",
+                output=f"sqs:{source.url}",
+                output_overflow="s3://no-such-bucket-here/",
+            ),
         ],
         generators={"s2": {"type": "stactools", "packages": ["stactools-nowhere==1.0"]}},
     )
@@ -338,6 +346,8 @@ def test_check_finds_what_is_wrong(run, configured, on_localstack, queue):
         ("error", "queue of gone"),
         ("error", "queue of made"),
         ("error", "output of made"),
+        ("ok", "output of sent"),
+        ("error", "output overflow of sent"),
         ("error", "database"),
         ("error", "pgstac"),
         ("error", "generators"),

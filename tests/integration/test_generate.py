@@ -28,6 +28,8 @@ def create_items(request):
         time.sleep(request["seconds"])
     if "many" in request:
         return (item(f"{request['id']}-{n}") for n in range(request["many"]))
+    if "assets" in request:
+        return {**item(request["id"], **request["properties"]), "assets": request["assets"]}
     if "href" in request:
         return item(request["href"].rsplit("/", 1)[-1], bucket=request.get("bucket"))
     return item(request["id"])
@@ -82,6 +84,24 @@ async def test_requests_become_items_in_the_catalogue(
     letters = {json.loads(letter.body)["id"]: letter.attributes for letter in await requests.dead_letters.drain(2)}
     assert letters["crash"]["stacworker_error_class"] == "generator_crashed"
     assert "ValueError: no such granule" in letters["error"]["stacworker_reason"]
+    await requests.wait_until_empty()
+    assert await running.stop() == 0
+
+
+async def test_partial_items_are_finished(
+    catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue, topic: MakeTopic, functions: dict[str, Any]
+) -> None:
+    """STAC in, STAC out: what the sender knew of an item stays in it."""
+    requests, news = queue("requests", max_receive_count=2), topic()
+    news.subscribe(requests)
+    partials = [{"id": name, "assets": {"data": {"href": f"s3://b/{name}"}}, "properties": {"gsd": 3}} for name in "ab"]
+    await requests.send(json.dumps(partials[0]))
+    await news.publish(json.dumps(partials[1]))
+    running = worker(generates(requests), generators=functions)
+    await running.start()
+    await catalogue.until_count("things", 2)
+    found = {item["id"]: (item["assets"], item["properties"]["gsd"]) for item in await catalogue.search()}
+    assert found == {partial["id"]: (partial["assets"], 3) for partial in partials}
     await requests.wait_until_empty()
     assert await running.stop() == 0
 

@@ -15,6 +15,7 @@ from stacworker.api import Document, Version
 from stacworker.aws import Aws
 from stacworker.errors import Rejected, Unavailable
 from stacworker.inflight import InFlight
+from stacworker.load.publish import Bucket as Place
 from stacworker.load.publish import S3Sink, SnsSink, SqsSink
 
 IN_FLIGHT = InFlight()
@@ -143,7 +144,7 @@ async def test_items_become_objects(s3: Any) -> None:
     """Each under its collection and id, as GeoJSON; odd characters survive the way."""
     await s3.create_bucket(Bucket="published")
     documents = [item("x"), item("a/b +é?#%.."), item("..", collection="..")]
-    sink = S3Sink(s3, "published", "out/")
+    sink = S3Sink(Place(s3, "published", "out/"))
     await sink.ping()
     await sink.put(documents, IN_FLIGHT)
     listed = await s3.list_objects_v2(Bucket="published")
@@ -160,7 +161,7 @@ async def test_items_become_objects(s3: Any) -> None:
 
 async def test_a_bucket_that_does_not_exist_is_unavailable(s3: Any) -> None:
     """Its items are not dead-lettered for it."""
-    sink = S3Sink(s3, "none")
+    sink = S3Sink(Place(s3, "none"))
     with pytest.raises(Unavailable) as raised:
         await sink.put([item("x")], IN_FLIGHT)
     assert (raised.value.dependency, raised.value.error_class) == ("s3", "bucket_missing")

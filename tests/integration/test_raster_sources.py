@@ -174,7 +174,6 @@ async def test_an_s3_event_becomes_a_cog_that_a_search_finds(
         "destination": f"s3://{cogs.name}/cogs/",
         "collection": "things",
         "datetime_pattern": r"_(\d{8})",
-        "datetime_format": "_%Y%m%d",
     }
     running_worker = worker(
         {"name": "requests", "type": "generate", "queue_url": requests.url, "output": "load"},

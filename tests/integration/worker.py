@@ -200,6 +200,10 @@ class Catalogue:
             await self._connection.fetchval("SELECT count(*) FROM pgstac.items WHERE collection = $1", collection_id)
         )
 
+    async def value(self, query: str) -> Any:
+        """Return the one value that a query gives."""
+        return await self._connection.fetchval(query)
+
     async def search(self, **query: Any) -> list[dict[str, Any]]:
         """Return the items that pgstac's search finds."""
         found = await self._connection.fetchval("SELECT pgstac.search($1::jsonb)", json.dumps({"limit": 1000, **query}))

@@ -150,6 +150,8 @@ _NAMES = [
     "path",
     "href",
     "features",
+    "assets",
+    "properties",
     "eventSource",
     "eventName",
     "eventTime",

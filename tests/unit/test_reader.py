@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from stacworker.api import Document, Message, Request, Version
 from stacworker.envelope.forms import S3Location, S3Removed
 from stacworker.envelope.reader import MAX_REFUSED_PARTS, Read, Reader, Requests
 from stacworker.errors import Permanent, Refusal, Rejected, Transient, Unavailable
+from stacworker.testing.s3 import FakeS3
 from tests.unit.strategies_envelope import (
     EVENT_MS,
     PADDED,
@@ -31,38 +31,6 @@ EVENT = Version(EVENT_MS, PADDED)
 POINTER = "software.amazon.payloadoffloading.PayloadS3Pointer"
 
 
-class FakeObjects:
-    """A store in memory; an exception in an object's place is raised."""
-
-    def __init__(
-        self, objects: Mapping[str, bytes | str | Exception] | None = None, *, max_concurrency: int = 4
-    ) -> None:
-        self.max_concurrency = max_concurrency
-        self.got: list[str] = []
-        self.now = self.most = 0
-        self.unavailable: Unavailable | None = None
-        self._objects = objects or {}
-
-    async def get(self, location: S3Location) -> bytes:
-        self.got.append(str(location))
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            await asyncio.sleep(0)
-            found = self._objects.get(
-                str(location), Permanent(f"no such object: {location}", error_class="object_missing")
-            )
-            if isinstance(found, Exception):
-                raise found
-            return found.encode() if isinstance(found, str) else found
-        finally:
-            self.now -= 1
-
-    async def ping(self) -> None:
-        if self.unavailable:
-            raise self.unavailable
-
-
 def message(body: Any) -> Message:
     return Message(
         id="m",
@@ -74,11 +42,11 @@ def message(body: Any) -> Message:
 
 
 async def documents(body: Any, objects: Mapping[str, bytes | str | Exception] | None = None) -> Read:
-    return await read_documents(Reader(FakeObjects(objects)), body)
+    return await read_documents(Reader(FakeS3(objects)), body)
 
 
 async def requests(body: Any, objects: Mapping[str, bytes | str | Exception] | None = None) -> Requests:
-    return await read_requests(Reader(FakeObjects(objects)), body)
+    return await read_requests(Reader(FakeS3(objects)), body)
 
 
 async def read_documents(reader: Reader, body: Any) -> Read:
@@ -136,7 +104,7 @@ async def test_objects_of_an_event() -> None:
 async def test_objects_are_fetched_together_within_the_bound() -> None:
     """The objects of one message are fetched at the same time, no more than may be."""
     keys = [f"s3://granules/{number}" for number in range(20)]
-    objects = FakeObjects({key: text(item(key)) for key in keys}, max_concurrency=4)
+    objects = FakeS3({key: text(item(key)) for key in keys}, max_concurrency=4)
     event = {"Records": [record(str(number)) for number in range(20)]}
     read = await read_documents(Reader(objects), event)
     assert [document.body["id"] for document in read.documents] == keys
@@ -262,7 +230,7 @@ async def test_an_outage_outweighs_one_object() -> None:
 
 async def test_a_failure_stops_the_other_fetches() -> None:
     """When one object fails, nothing goes on in the background."""
-    objects = FakeObjects({"s3://granules/0": Transient("x")}, max_concurrency=2)
+    objects = FakeS3({"s3://granules/0": Transient("x")}, max_concurrency=2)
     event = {"Records": [record(str(number)) for number in range(50)]}
     with pytest.raises(Transient):
         await read_documents(Reader(objects), event)
@@ -289,7 +257,7 @@ async def test_a_pointer_keeps_the_time_around_it() -> None:
 async def test_pointers_that_go_round() -> None:
     """A pointer to itself is followed ten times at most."""
     pointer = text([POINTER, {"s3BucketName": "b", "s3Key": "k"}])
-    objects = FakeObjects({"s3://b/k": pointer})
+    objects = FakeS3({"s3://b/k": pointer})
     with pytest.raises(Permanent) as caught:
         await read_documents(Reader(objects), pointer)
     assert caught.value.error_class == "too_many_envelopes"
@@ -321,6 +289,7 @@ async def test_large_bodies_and_objects() -> None:
     [
         ({"package_name": "p"}, "an ItemRequest"),
         ({"id": "a", "path": "b"}, 'a request {"id", "path"}'),
+        ({"assets": {}, "properties": {}}, "a partial item, without a type"),
         ("a/b.tif", "a bare object key"),
     ],
 )
@@ -332,6 +301,16 @@ async def test_requests_on_a_load_queue(body: Any, what: str) -> None:
         "wrong_queue",
         f"this is {what}: send it to a queue with type: generate",
     )
+
+
+@pytest.mark.parametrize("more", [{}, {"id": "a", "collection": "c"}])
+async def test_a_partial_item_reaches_the_generator_as_it_is(more: dict[str, Any]) -> None:
+    """What it has is for the generator to keep; only `collection_id` says where the finished item goes."""
+    partial = {"assets": {"data": {"href": "s3://b/k"}}, "properties": {"gsd": 10}, **more}
+    asked = await requests(partial)
+    assert asked.requests == (Request(partial, SENT),)
+    (request,) = (await requests(sns(text({**partial, "collection_id": "d"})))).requests
+    assert (request.collection_id, request.body) == ("d", {**partial, "collection_id": "d"})
 
 
 async def test_a_collection_on_a_generate_queue() -> None:
@@ -396,7 +375,7 @@ ITEM_REQUEST = {
 )
 async def test_requests(body: Any, request_: Request) -> None:
     """Every other form is one request, with its own body; nothing is fetched."""
-    objects = FakeObjects()
+    objects = FakeS3()
     asked = await read_requests(Reader(objects), body)
     assert asked == Requests((request_,))
     assert asked.alone
@@ -413,7 +392,7 @@ async def test_a_request_that_lies_in_s3() -> None:
 
 async def test_ping_asks_the_store() -> None:
     """The reader is well when its store is."""
-    objects = FakeObjects()
+    objects = FakeS3()
     reader = Reader(objects)
     await reader.ping()
     objects.unavailable = Unavailable("gone", dependency="s3")

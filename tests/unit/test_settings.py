@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -241,6 +242,37 @@ def test_a_batch_that_cannot_fill_is_warned_about(file):
 def test_who_needs_the_database(file, consumers, loads):
     """Only consumers whose items go into pgstac need the database."""
     assert load_settings(file(f"consumers: {consumers}\ngenerators: {NAIP}")).loads is loads
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("output: 'sqs:https://s/q', output_overflow: 's3://b/large/'", None),
+        ("output: 'sns:arn:aws:sns:r:1:t', output_overflow: 's3://b/'", None),
+        ("output: 's3://b/', output_format: ndjson", None),
+        ("output: 's3://b/', output_overflow: 's3://b/large/'", "output_overflow belongs to an sns: or sqs: output"),
+        ("output_overflow: 's3://b/large/'", "this output is load"),
+        ("output: 'sqs:https://s/q', output_overflow: 's3://b/large'", "such as s3://bucket/prefix/"),
+        ("output: 'sqs:https://s/q', output_overflow: '/large/'", "such as s3://bucket/prefix/"),
+        ("output: 'sqs:https://s/q', output_format: ndjson", "output_format belongs to an s3:// output"),
+        ("output: 's3://b/', output_format: parquet", "'item' or 'ndjson'"),
+    ],
+)
+def test_keys_belong_to_their_output(file, keys, problem):
+    """A key that would have no effect is a mistake, told at start."""
+    read = file(f"consumers: [{{{keys}, {REQUESTS[1:]}]\ngenerators: {NAIP}")
+    if problem is None:
+        load_settings(read)
+    else:
+        with pytest.raises(ConfigError, match=re.escape(problem)):
+            load_settings(read)
+
+
+@pytest.mark.parametrize("key", ["output_overflow: 's3://b/'", "output_format: ndjson"])
+def test_load_consumers_have_no_output(file, key):
+    """Keys of generate consumers are refused there."""
+    with pytest.raises(ConfigError, match="belongs to type generate"):
+        load_settings(file(f"consumers: [{{{key}, {ITEMS[1:]}]"))
 
 
 @pytest.mark.parametrize(

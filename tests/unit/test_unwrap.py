@@ -23,6 +23,7 @@ from stacworker.envelope.forms import (
     ItemRequestForm,
     Key,
     Notice,
+    PartialItem,
     Pointer,
     S3Created,
     S3Location,
@@ -440,6 +441,34 @@ def test_id_and_path() -> None:
     assert opened(body) == Unwrapped((IdPath("S1A_IW", "GRD/2024/5/1/IW/DV/S1A_IW", body, SENT),))
 
 
+def test_partial_item() -> None:
+    """An item to be finished keeps all it has, with an id or without."""
+    body = {"assets": {"data": {"href": "s3://b/k.tif"}}, "properties": {"gsd": 10}, "collection": "c"}
+    assert opened(body) == Unwrapped((PartialItem(body, SENT),))
+    assert opened({"id": "a", "type": None, **body}) == Unwrapped(
+        (PartialItem({"id": "a", "type": None, **body}, SENT),)
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"assets": []}, {"properties": None}, {"type": "Point"}, {"type": ""}, {"assets": "s3://b/k"}],
+)
+def test_nearly_a_partial_item(change: dict[str, Any]) -> None:
+    """Only objects will do, and what calls itself something else is something else."""
+    assert refused({"assets": {}, "properties": {}} | change)[0] == "unknown_envelope"
+
+
+@pytest.mark.parametrize(
+    ("more", "form"),
+    [({"href": "s3://b/k"}, Href), ({"id": "a", "path": "b"}, IdPath), ({"package_name": "p"}, ItemRequestForm)],
+)
+def test_what_was_a_request_before_is_no_partial_item(more: dict[str, Any], form: type) -> None:
+    """Older forms win, so that no message changes its meaning."""
+    (found,) = opened({"assets": {}, "properties": {}} | more).forms
+    assert type(found) is form
+
+
 def test_href() -> None:
     """A link keeps what came with it."""
     body = {"href": "https://example.com/a b.tif", "note": 1}
@@ -597,6 +626,30 @@ def test_any_item_in_any_envelopes(body: dict[str, Any], wrapping: list[str]) ->
     (form,) = opened(wrapped).forms
     assert isinstance(form, ItemForm)
     assert form.body == orjson.loads(text(body))
+
+
+_RECOGNISED = {"type", "Type", "Records", "Event", "detail-type", "package_name", "path", "href"}
+_names = st.text(characters, max_size=10)
+
+
+@given(
+    body=st.dictionaries(_names, json_values, max_size=4),
+    assets=st.dictionaries(_names, json_values, max_size=4),
+    properties=st.dictionaries(_names, json_values, max_size=4),
+    wrapping=wrappings,
+)
+def test_any_partial_item_in_any_envelopes(
+    body: dict[str, Any], assets: dict[str, Any], properties: dict[str, Any], wrapping: list[str]
+) -> None:
+    """Whatever is in a partial item and however it is wrapped, it comes out the same."""
+    partial = {name: value for name, value in body.items() if name not in _RECOGNISED}
+    partial |= {"assets": assets, "properties": properties}
+    wrapped = text(partial)
+    for name in wrapping:
+        wrapped = WRAPPERS[name](wrapped)
+    (form,) = opened(wrapped).forms
+    assert isinstance(form, PartialItem)
+    assert form.body == orjson.loads(text(partial))
 
 
 def test_item_with_deep_nesting() -> None:

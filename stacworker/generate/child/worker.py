@@ -38,7 +38,7 @@ def serve(fd: int) -> int:
         channel.send({"failed": report(error)})
         return 1
     channel.send({"ready": {"python": sys.version.split()[0], "about": about}})
-    job = Job(function, channel, init["max_result_bytes"])
+    job = Job(function, channel.send_item, init["max_result_bytes"])
     reserve: bytearray | None = bytearray(_RESERVE_BYTES)  # so that a lack of memory can be told
     while (frame := channel.receive()) is not None:
         try:
@@ -54,18 +54,21 @@ def serve(fd: int) -> int:
 
 
 class Job:
-    """Runs the target's function; keeps the event loop that its coroutines share."""
+    """Runs the target's function; keeps the event loop that its coroutines share, until it is closed.
 
-    def __init__(self, function: Callable[[Any], Any], channel: Channel, max_result_bytes: int) -> None:
+    `give` takes each item as JSON.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], give: Callable[[bytes], None], max_result_bytes: int) -> None:
         self._function = function
-        self._channel = channel
+        self._give = give
         self._max_result_bytes = max_result_bytes
         self._runner: Any = None
         self._count = 0
         self._bytes = 0
 
     def run(self, request: Any) -> int:
-        """Send the request's items; return how many. Raises whatever the target raises."""
+        """Give the request's items; return how many. Raises whatever the target raises."""
         self._count = self._bytes = 0
         value = self._function(request)
         if hasattr(value, "__await__") or hasattr(value, "__aiter__"):
@@ -76,6 +79,11 @@ class Job:
             value = self._runner.run(self._settle(value))
         self._emit(value)
         return self._count
+
+    def close(self) -> None:
+        """Close the event loop, where one was needed."""
+        if self._runner is not None:
+            self._runner.close()
 
     async def _settle(self, value: Any) -> Any:
         if hasattr(value, "__await__"):
@@ -92,7 +100,7 @@ class Job:
             self._bytes += len(data)
             if self._bytes > self._max_result_bytes:
                 raise NotItems(f"the items of this request are larger than {self._max_result_bytes} bytes")
-            self._channel.send_item(data)
+            self._give(data)
             self._count += 1
 
 

@@ -114,7 +114,7 @@ def _times(request: Request, base: Mapping[str, Any], name: str, options: Raster
         return {"datetime": None}
     if options.datetime_pattern is None or (found := re.search(options.datetime_pattern, name)) is None:
         return {}
-    text = found["datetime"] if "datetime" in found.re.groupindex else found[0]
+    text = (found["datetime"] if "datetime" in found.re.groupindex else found[min(1, found.re.groups)]) or ""
     try:
         read = datetime.strptime(text, options.datetime_format)  # noqa: DTZ007 - made aware below
     except ValueError:

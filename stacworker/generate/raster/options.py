@@ -124,7 +124,7 @@ class RasterOptions(CogOptions):
     id_pattern: Pattern | None = None
     """A regular expression with the group `id`, searched in the file's name; default: the name without suffix."""
     datetime_pattern: Pattern | None = None
-    """A regular expression searched in the file's name; its group `datetime`, or all it finds, is the datetime."""
+    """A regular expression searched in the file's name; the group `datetime`, the first, or all it finds."""
     datetime_format: str = "%Y%m%d"
     """How datetime_pattern's text is read (strptime); UTC unless it holds an offset."""
     max_source_bytes: Bytes = ByteSize(10_000_000_000)

@@ -7,9 +7,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from weakref import WeakValueDictionary
 
+import orjson
 import stamina
 
 from stacworker.api import Version
@@ -168,6 +169,18 @@ class Catalogue:
             await self._persistently(collection, attempt)
         finally:
             self._known.pop(collection, None)
+
+    async def ensure_collection(
+        self, body: dict[str, Any], version: Version
+    ) -> Literal["created", "updated", "unchanged"]:
+        """Create or replace a collection, unless it is there as it is already: then no lock is waited for."""
+        collection: str = body["id"]
+        async with self._transaction(f"comparing collection {collection!r}") as connection:
+            is_same = await connection.fetchval(sql.SAME_COLLECTION, collection, orjson.dumps(body).decode())
+        if is_same:
+            return "unchanged"
+        await self.put_collection(body, version)
+        return "created" if is_same is None else "updated"
 
     async def exists(self, collection: str) -> bool:
         """Say whether a collection exists now."""

@@ -92,6 +92,9 @@ PUT_COLLECTION = f"""
 """Keeps a collection whose version is greater."""
 
 
+SAME_COLLECTION = "SELECT content = $2::jsonb FROM pgstac.collections WHERE id = $1"
+
+
 def wait_for_lock(key: int) -> str:
     """Return the statement that takes a lock until the transaction ends."""
     return f"SELECT pg_advisory_xact_lock({key})"

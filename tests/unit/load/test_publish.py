@@ -15,6 +15,7 @@ from stacworker.api import Document
 from stacworker.errors import ConfigError, Permanent, Rejected, StacworkerError, Transient, Unavailable
 from stacworker.inflight import InFlight
 from stacworker.load.merge import Merger, Outcome
+from stacworker.load.publish import Bucket as Place
 from stacworker.load.publish import S3Sink, SnsSink, SqsSink
 from tests.unit.load.documents import collection, delete, item, item_body
 from tests.unit.load.harness import settled
@@ -278,7 +279,7 @@ async def test_an_item_that_is_too_large_is_refused(to: str, limit: int) -> None
         "x",
         (
             f"item 'x' of collection 'c' has {limit + 1:,} bytes and {TOPIC if to == 'sns' else QUEUE} takes "
-            f"{limit:,}; use output: load or an s3:// output"
+            f"{limit:,}; set output_overflow: s3://bucket/prefix/, or use output: load or an s3:// output"
         ),
     )
     assert error.refusals[0].body is None
@@ -314,7 +315,7 @@ async def test_each_item_is_an_object() -> None:
     """Objects are written some at a time, under keys that hold no odd character."""
     bucket = Bucket()
     odd = item("a/b +é", collection="..")
-    await S3Sink(bucket, "b", "out/").put([odd, *(item(str(number)) for number in range(100))], IN_FLIGHT)
+    await S3Sink(Place(bucket, "b", "out/")).put([odd, *(item(str(number)) for number in range(100))], IN_FLIGHT)
     assert orjson.loads(bucket.objects["out/%2E%2E/a%2Fb%20%2B%C3%A9.json"]) == odd.body
     assert len(bucket.objects) == 101
     assert 1 < bucket.most_at_once <= 32
@@ -339,7 +340,7 @@ async def test_items_without_a_possible_key_are_refused(document: Document, erro
     """Others are written."""
     bucket = Bucket()
     with pytest.raises(Rejected) as raised:
-        await S3Sink(bucket, "b").put([document, item("y")], IN_FLIGHT)
+        await S3Sink(Place(bucket, "b")).put([document, item("y")], IN_FLIGHT)
     assert [(r.error.error_class, r.error.reason) for r in raised.value.refusals] == [(error_class, reason)]
     assert list(bucket.objects) == ["c/y.json"]
 
@@ -357,5 +358,5 @@ async def test_errors_of_s3_are_told_as_they_are(error: Exception, expected: typ
     """A bucket that is away is an outage; an object that S3 refuses is refused."""
     bucket = Bucket(errors={"c/x.json": error})
     with pytest.raises(expected):
-        await S3Sink(bucket, "b").put([item("x"), item("y")], IN_FLIGHT)
+        await S3Sink(Place(bucket, "b")).put([item("x"), item("y")], IN_FLIGHT)
     assert list(bucket.objects) == ["c/y.json"]

@@ -45,7 +45,7 @@ def test_the_id_is_the_files_name_without_its_suffix(body: dict[str, Any], href:
 
 
 def test_patterns_read_id_and_datetime_from_the_name() -> None:
-    """The group `id`, and the group `datetime` or all that is found, in the given format, as UTC."""
+    """The group `id`; and the group `datetime`, the first group or all that is found, in the given format, as UTC."""
     name = {"href": "s3://b/q/S2_20240501T101112_T32.tif"}
     found = read(
         name,
@@ -54,6 +54,7 @@ def test_patterns_read_id_and_datetime_from_the_name() -> None:
         datetime_format="%Y%m%dT%H%M%S",
     )
     assert (found.id, found.times) == ("S2_20240501T101112", {"datetime": "2024-05-01T10:11:12Z"})
+    assert read(name, datetime_pattern=r"_(\d{8})T").times == {"datetime": "2024-05-01T00:00:00Z"}
     assert read(name, datetime_pattern=r"\d{8}").times == {"datetime": "2024-05-01T00:00:00Z"}
 
 
