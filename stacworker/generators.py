@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from stacworker import plugins
 from stacworker.errors import ConfigError, StacworkerError
 from stacworker.generate.environment import scrubbed
 from stacworker.generate.function import FunctionGenerator
+from stacworker.generate.raster.generator import RasterGenerator
 from stacworker.generate.recipe import Limits, Recipe, Target
 from stacworker.generate.stactools import StactoolsGenerator
 from stacworker.generate.venv import Venv, Venvs, Wanted, default_folder
@@ -23,11 +25,19 @@ from stacworker.lifecycle import Lifecycle
 from stacworker.metrics import Metrics
 from stacworker.settings import EnvironmentsSettings, GeneratorSettings
 
-AnyGenerator: TypeAlias = FunctionGenerator | StactoolsGenerator
+AnyGenerator: TypeAlias = FunctionGenerator | RasterGenerator | StactoolsGenerator
 
 _AT_A_TIME = 4
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """How generators that read and write objects get their client, which is open for as long as they are."""
+
+    client: Callable[[], Awaitable[Any]]
+    allowed_buckets: Sequence[str]
 
 
 @dataclass(slots=True)
@@ -39,6 +49,7 @@ class Generators:
     stack: AsyncExitStack
     lifecycle: Lifecycle
     metrics: Metrics
+    objects: ObjectStore | None = None
     started: dict[str, AnyGenerator | StacworkerError] = field(default_factory=dict)
     venvs: dict[str, Venv | None] = field(default_factory=dict)
 
@@ -119,9 +130,15 @@ class Generators:
             **await self._interpreter(name),
         }
         generator: Any
-        if ":" in settings.type:
+        kind = _class(settings.type)
+        if kind is None:
             generator = FunctionGenerator(ref=settings.type, options=settings.options, **shared)
-        elif (kind := plugins.resolve("generators", settings.type)) is StactoolsGenerator:
+        elif kind is RasterGenerator and self.objects is not None:
+            s3 = await self.objects.client()
+            generator = RasterGenerator(
+                options=settings.options, s3=s3, allowed_buckets=self.objects.allowed_buckets, **shared
+            )
+        elif kind is StactoolsGenerator:
             generator = StactoolsGenerator(
                 packages=settings.packages, command=settings.command, local_paths=settings.local_paths, **shared
             )
@@ -135,6 +152,19 @@ class Generators:
     async def _interpreter(self, name: str) -> dict[str, str]:
         venv = await self.install(name) if name not in self.venvs else self.venvs[name]
         return {} if venv is None else {"interpreter": venv.interpreter}
+
+
+def _class(type_: str) -> Any:
+    """Return the class that a generator's type names, None where it names a function.
+
+    Functions' modules are imported in children only. So names have to tell: classes begin with a capital letter.
+    """
+    if ":" not in type_:
+        return plugins.resolve("generators", type_)
+    if not type_.rpartition(":")[2].rpartition(".")[2][:1].isupper():
+        return None
+    kind = plugins.resolve("generators", type_)
+    return kind if inspect.isclass(kind) and hasattr(kind, "generate") else None
 
 
 def _path(settings: GeneratorSettings) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from stacworker.envelope.objects import S3Objects
 from stacworker.envelope.reader import Reader
 from stacworker.errors import ConfigError, Permanent, StacworkerError, Unavailable
 from stacworker.generate.consumer import GenerateConsumer
-from stacworker.generators import AnyGenerator, Generators
+from stacworker.generators import AnyGenerator, Generators, ObjectStore
 from stacworker.lifecycle import Lifecycle
 from stacworker.load.batcher import Batcher
 from stacworker.load.consumer import LoadConsumer
@@ -62,7 +62,12 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.generators = Generators(
-            self.settings.generators, self.settings.environments, self.stack, self.lifecycle, self.metrics
+            self.settings.generators,
+            self.settings.environments,
+            self.stack,
+            self.lifecycle,
+            self.metrics,
+            ObjectStore(lambda: self._client("s3"), self.settings.fetch.allowed_buckets),
         )
 
     async def engine(self, settings: ConsumerSettings) -> Engine:

@@ -322,7 +322,7 @@ class GeneratorSettings(_Section):
     """One generator: a Python function or a stactools package, in warm child processes."""
 
     type: str
-    """stactools, raster, or module:function for a function create_items(request)."""
+    """stactools, raster, module:function for a function create_items(request), or module:Class."""
     packages: tuple[str, ...] = ()
     """type stactools: requirements that requests may name, such as stactools-naip==0.5.0."""
     command: str | None = None

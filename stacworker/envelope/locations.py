@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from stacworker.envelope.forms import S3Location
 from stacworker.envelope.reasons import bad_envelope, shown
@@ -53,3 +53,9 @@ def s3_location(url: str) -> S3Location | None:
     except (ValueError, Permanent):
         return None
     return None
+
+
+def segment(name: str) -> str:
+    """Return a name as one segment of a key, whatever it holds: odd characters are percent-encoded."""
+    # A segment of dots alone could be taken for a step up by a client or a proxy on the way.
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")

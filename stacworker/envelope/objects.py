@@ -16,7 +16,7 @@ from stacworker.envelope.gzipped import gunzip, is_gzip
 from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
 from stacworker.metrics import Metrics
 
-__all__ = ["Objects", "S3Objects"]
+__all__ = ["Objects", "S3Objects", "of_one_object", "probe"]
 
 _CHUNK_BYTES = 1 << 18
 _PROBE_TIMEOUT_S = 10.0
@@ -102,7 +102,7 @@ class S3Objects:
     async def ping(self) -> None:
         """Raise `Unavailable` while the bucket that last failed so still does."""
         if self._unavailable_bucket is not None:
-            await self._probe(self._unavailable_bucket)
+            await probe(self._client, self._unavailable_bucket, self._timeout_s)
             self._unavailable_bucket = None
 
     async def _fetch(self, location: S3Location) -> bytes:
@@ -126,7 +126,7 @@ class S3Objects:
             if error.error_class in NO_ACCESS:
                 raise
             # One object that always fails must not stop all others for ever; an outage must.
-            await self._probe(location.bucket)
+            await probe(self._client, location.bucket, self._timeout_s)
             raise Transient(error.reason, error_class=error.error_class) from error
 
     async def _get_object(self, location: S3Location, deadline: float) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class S3Objects:
         except TimeoutError:
             raise TimeoutError(f"no answer within {self._timeout_s:g} s") from None
         except botocore.exceptions.ClientError as error:
-            if (ours := _of_one_object(error, location)) is not None:
+            if (ours := of_one_object(error, location)) is not None:
                 raise ours from error
             raise
 
@@ -161,16 +161,6 @@ class S3Objects:
             raise Transient(reason, error_class="object_interrupted") from error
         return b"".join(chunks)
 
-    async def _probe(self, bucket: str) -> None:
-        """Raise `Unavailable` unless the bucket answers: anything that is about the request will do."""
-        with translated("s3", f"listing s3://{bucket}"):
-            try:
-                async with asyncio.timeout(min(_PROBE_TIMEOUT_S, self._timeout_s)):
-                    await self._client.list_objects_v2(Bucket=bucket, MaxKeys=1)
-            except botocore.exceptions.ClientError as error:
-                if _status(error) >= HTTPStatus.TOO_MANY_REQUESTS or error_code(error) in BAD_CREDENTIALS:
-                    raise
-
     def _too_large(self, location: S3Location, size_bytes: int) -> Permanent:
         return Permanent(
             f"too large: {location} has {size_bytes} bytes or more, at most {self._max_object_bytes} are read "
@@ -179,7 +169,18 @@ class S3Objects:
         )
 
 
-def _of_one_object(error: botocore.exceptions.ClientError, location: S3Location) -> StacworkerError | None:
+async def probe(client: Any, bucket: str, timeout_s: float = _PROBE_TIMEOUT_S) -> None:
+    """Raise `Unavailable` unless the bucket answers: anything that is about the request will do."""
+    with translated("s3", f"listing s3://{bucket}"):
+        try:
+            async with asyncio.timeout(min(_PROBE_TIMEOUT_S, timeout_s)):
+                await client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+        except botocore.exceptions.ClientError as error:
+            if _status(error) >= HTTPStatus.TOO_MANY_REQUESTS or error_code(error) in BAD_CREDENTIALS:
+                raise
+
+
+def of_one_object(error: botocore.exceptions.ClientError, location: S3Location) -> StacworkerError | None:
     """Return the error for an answer that concerns this object alone, or None for all others.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html

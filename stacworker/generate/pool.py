@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -96,6 +97,13 @@ class Pool:
             duration = self._metrics.generation_duration.labels(self._recipe.name)
             duration.observe(time.perf_counter() - started)
             self._give_back(child)
+
+    def new_folder(self) -> Path:
+        """Make an empty folder for one job, beside those of the children; who asks for it removes it.
+
+        What a crash leaves of it goes the way of the children's folders.
+        """
+        return Path(self._workspace.new())
 
     def stop_starting(self) -> None:
         """Start no further job: those that wait for a child fail at once, those that run go on."""

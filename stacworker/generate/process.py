@@ -32,7 +32,18 @@ _FRAMING_BYTES = 1 << 20
 _SHOWN_CHARS = 4096
 _REASON_TAIL_BYTES = 600  # of the 1 KiB that a reason may have
 ERROR_CLASSES = frozenset(
-    {"generator_error", "generator_memory", "generator_no_items", "generator_usage", "package_not_allowed"}
+    {
+        "generator_error",
+        "generator_memory",
+        "generator_no_items",
+        "generator_usage",
+        "package_not_allowed",
+        "raster_invalid",
+        "raster_no_space",
+        "raster_too_large",
+        "raster_unreadable",
+        "raster_unusable",
+    }
 )
 
 _log = structlog.get_logger(__name__)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from typing import Any, Self
-from urllib.parse import quote
 
 import botocore.exceptions
 
 from stacworker.api import Document
 from stacworker.aws import error_code, translated
+from stacworker.envelope.locations import MAX_KEY_BYTES, segment
 from stacworker.errors import Permanent, Unavailable
 from stacworker.load.publish.items import ids_of, name_of, reaching
 
 GEOJSON = "application/geo+json"
-
-_MAX_KEY_BYTES = 1024
-"""https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
 
 
 class Bucket:
@@ -34,10 +31,10 @@ class Bucket:
 
     def key(self, document: Document, *segments: str, ending: str) -> str:
         """Return a key of these segments, odd characters percent-encoded; raise `Permanent` for one too long."""
-        key = f"{self._prefix}{'/'.join(map(_segment, segments))}{ending}"
-        if len(key.encode()) > _MAX_KEY_BYTES:
+        key = f"{self._prefix}{'/'.join(map(segment, segments))}{ending}"
+        if len(key.encode()) > MAX_KEY_BYTES:
             raise Permanent(
-                f"{name_of(document)} would need a key of {len(key.encode()):,} bytes, S3 takes {_MAX_KEY_BYTES:,}",
+                f"{name_of(document)} would need a key of {len(key.encode()):,} bytes, S3 takes {MAX_KEY_BYTES:,}",
                 error_class="too_large",
                 **ids_of(document),
             )
@@ -61,8 +58,3 @@ class Bucket:
         """Raise `Unavailable` when the bucket does not answer."""
         with reaching("s3", f"asking for bucket {self.name}"):
             await self._client.head_bucket(Bucket=self.name)
-
-
-def _segment(name: str) -> str:
-    # A segment of dots alone could be taken for a step up by a client or a proxy on the way.
-    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
