@@ -28,6 +28,7 @@ from stacworker.envelope.objects import S3Objects
 from stacworker.envelope.reader import Reader
 from stacworker.errors import ConfigError, Permanent, StacworkerError, Unavailable
 from stacworker.generate.consumer import GenerateConsumer
+from stacworker.generate.copies import AssetCopies
 from stacworker.generators import AnyGenerator, Generators, ObjectStore
 from stacworker.lifecycle import Lifecycle
 from stacworker.load.batcher import Batcher
@@ -236,9 +237,17 @@ class Parts:
             default=default,
             collection=settings.collection,
             any_object=settings.any_object,
+            copies=await self._copies(settings),
             sink=await self._output(settings),
             metrics=self.metrics,
         )
+
+    async def _copies(self, settings: ConsumerSettings) -> AssetCopies | None:
+        if settings.copy_assets is None:
+            return None
+        buckets = self.settings.fetch.allowed_buckets
+        copies = AssetCopies(settings.copy_assets, await self._client("s3"), allowed_buckets=buckets)
+        return await self.stack.enter_async_context(copies)
 
     # -- sinks ---------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ __all__ = [
     "AwsSettings",
     "CollectionSettings",
     "ConsumerSettings",
+    "CopySettings",
     "DatabaseSettings",
     "DeletesSettings",
     "EnvironmentsSettings",
@@ -87,6 +88,12 @@ def _check_overflow(value: str) -> str:
     if re.fullmatch(r"s3://[^/\s]+/(?:\S*/)?", value):
         return value
     raise ValueError("give a bucket and perhaps a folder in it, such as s3://bucket/prefix/")
+
+
+def _check_copies(value: str) -> str:
+    if not re.fullmatch(r"s3://[A-Za-z0-9._-]{1,255}(/.*)?", value):
+        raise ValueError("give s3://bucket/prefix/")
+    return value
 
 
 def _check_folder(value: str) -> str:
@@ -212,6 +219,35 @@ class LimitsSettings(_Section):
         return self
 
 
+class CopySettings(_Section):
+    """Copies of items' assets in a bucket of your own, there before the items are."""
+
+    to: Annotated[str, AfterValidator(_check_copies)]
+    """s3://bucket/prefix/; the copy of an asset is <prefix><collection>/<item's id>/<asset's name>.<suffix>."""
+    assets: tuple[str, ...] | None = None
+    """The names of the assets to copy, with * and ? for any characters; default: all."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts from which http and https assets are fetched, with * and ? for any characters; none by default."""
+    local_paths: tuple[Annotated[str, AfterValidator(_check_folder)], ...] = ()
+    """Folders on this machine whose files items may name; none by default."""
+    source_requester_pays: bool = False
+    """We agree to pay for reading from buckets where the requester pays."""
+    requester_pays: bool = False
+    """The bucket of the copies is one where the requester pays."""
+    checksum: Literal["sha256", "none"] = "sha256"
+    """Have S3 check what arrives; none for stores that do not know checksums."""
+    acl: str | None = None
+    """A canned ACL for the copies."""
+    storage_class: str | None = None
+    """A storage class for the copies."""
+    max_source_bytes: Bytes = ByteSize(10_000_000_000)
+    """A larger asset is refused."""
+    max_concurrency: Annotated[int, Field(ge=1, le=100)] = 4
+    """Assets copied at the same time, each by way of a temporary file."""
+    transfer_timeout_s: Seconds = 600.0
+    """Fetching one asset may take this long, and so may uploading it."""
+
+
 class OutputSettings(_Section):
     """Where generated items go."""
 
@@ -223,6 +259,9 @@ class OutputSettings(_Section):
     output_format: Literal["item", "ndjson"] = "item"
     """type generate: what an s3:// output writes: item (one object an item), or ndjson (items that come within half
     a second in one object of their collection, one a line)."""
+
+    copy_assets: CopySettings | None = None
+    """type generate: copy assets before their items are published, and have the items name the copies."""
 
     def check_output_keys(self) -> None:
         """Raise ValueError where a key does not belong to the output."""

@@ -14,6 +14,7 @@ from stacworker.api import Document, Generator, Message, Request, Sink
 from stacworker.envelope.reader import Reader, Requests
 from stacworker.envelope.stac import resendable
 from stacworker.errors import Permanent, Refusal, Rejected, StacworkerError, Transient, Unavailable
+from stacworker.generate.copies import AssetCopies
 from stacworker.generate.stactools import requested_package
 from stacworker.inflight import InFlight
 from stacworker.metrics import Metrics
@@ -38,7 +39,9 @@ class GenerateConsumer:
     """Makes the items of each message's requests, and returns when the sink has made them durable.
 
     A request that names a package goes to the generator that `packages` gives for it (canonical package
-    name → name in `generators`), any other to the generator named `default`.
+    name → name in `generators`), any other to the generator named `default`. All items go in `collection`, where
+    there is one, unless their request names another. With `any_object` an object of a form that nobody knows is a
+    request too; with `copies` assets are copied before their items are put.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class GenerateConsumer:
         metrics: Metrics,
         collection: str | None = None,
         any_object: bool = False,
+        copies: AssetCopies | None = None,
     ) -> None:
         self._reader = reader
         self._collection = collection
         self._any_object = any_object
+        self._copies = copies
         self._generators = generators
         self._packages = packages
         self._default = default
@@ -78,6 +83,8 @@ class GenerateConsumer:
         """Raise Unavailable when the reader, the sink or a generator cannot work."""
         await self._reader.ping()
         await self._sink.ping()
+        if self._copies is not None:
+            await self._copies.ping()
         for name in dict.fromkeys([*self._packages.values(), *([self._default] if self._default else [])]):
             await self._generators[name].ping()
 
@@ -105,6 +112,8 @@ class GenerateConsumer:
         try:
             name = self._generator_for(request)
             items = await self._generate(name, self._placed(request))
+            if self._copies is not None:
+                items = await self._copies.copied(items)
         except (Permanent, Transient, Unavailable) as error:
             if isinstance(error, Permanent) and error.collection is None:
                 error.collection = request.collection_id

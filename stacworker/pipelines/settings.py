@@ -87,15 +87,6 @@ class CollectionSource(_Part):
         return self
 
 
-class CopySettings(_Part):
-    """Assets that are copied to a place of your own before the item is published."""
-
-    to: Annotated[str, Field(pattern=r"s3://[^/]+(/.*)?")]
-    """s3://bucket/prefix/; the key is <prefix><collection>/<item id>/<file name>."""
-    keys: tuple[str, ...] | None = None
-    """The names of the assets; default: all."""
-
-
 class PipelineSettings(OutputSettings):
     """One dataset: what triggers it, what makes its items, where they go."""
 
@@ -113,8 +104,6 @@ class PipelineSettings(OutputSettings):
     """A function that returns or yields all requests there are; default: inventory:create_requests, if it is there."""
     collection: CollectionSource | None = None
     """Where the items go."""
-    copy_assets: CopySettings | None = None
-    """Copies of assets."""
     limits: LimitsSettings = LimitsSettings()
     """As in `consumers`: max_in_flight, visibility_timeout_s, dead_letter_queue_url, …"""
     loading: CollectionSettings | None = None
@@ -134,7 +123,5 @@ class PipelineSettings(OutputSettings):
             raise ValueError("triggers: give queue_url, once, schedule or feed")
         if self.loading is not None and self.collection is None:
             raise ValueError("loading: name the collection too")
-        if self.copy_assets is not None and self.collection is None:
-            raise ValueError("copy_assets: name the collection too")
         self.check_output_keys()
         return self

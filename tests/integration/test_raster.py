@@ -25,8 +25,8 @@ from rio_cogeo import cog_validate
 from stacworker.api import Document, Request, Version
 from stacworker.aws import Aws
 from stacworker.errors import ConfigError, Permanent, StacworkerError, Transient, Unavailable
-from stacworker.generate.raster import destination as destination_module
 from stacworker.generate.recipe import Limits
+from stacworker.generate.transfer import upload as upload_module
 from stacworker.load.prepare import prepare
 from tests.integration import rasters
 from tests.integration.aws import Bucket, MakeBucket
@@ -317,7 +317,7 @@ async def test_large_cogs_go_in_parts(
     aws: Aws, cogs: Bucket, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is larger than a part is uploaded in parts, with their checksums, and is whole afterwards."""
-    monkeypatch.setattr(destination_module, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(upload_module, "PART_BYTES", 5 << 20)
     path = write(tmp_path / "large.tif", rasters.bands16(2200))
     of_object = {"storage_class": "STANDARD_IA", "acl": "public-read"}
     async with running(aws, at(cogs), local_paths=[str(tmp_path)], **of_object) as working:
@@ -334,7 +334,7 @@ async def test_the_requester_pays_where_that_is_agreed(
     aws: Aws, bucket: MakeBucket, cogs: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, pays: bool
 ) -> None:
     """Each call to such a bucket says so, and no other does."""
-    monkeypatch.setattr(destination_module, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(upload_module, "PART_BYTES", 5 << 20)
     href = await bucket().put("scene.tif", write(tmp_path / "scene.tif", rasters.bands16(1100)).read_bytes())
     seen: dict[str, set[Any]] = {"source": set(), "destination": set()}
 
@@ -359,7 +359,7 @@ async def test_an_upload_that_fails_is_tried_again_and_gives_no_item(
     aws: Aws, cogs: Bucket, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch, s3: Any
 ) -> None:
     """While the bucket answers otherwise it is this item's trouble; the next try succeeds."""
-    monkeypatch.setattr(destination_module, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(upload_module, "PART_BYTES", 5 << 20)
     path = write(tmp_path / "scene.tif", rasters.bands16(size))
     failing = Failing({"put_object", "upload_part"})
     async with running(aws, at(cogs), local_paths=[str(tmp_path)], s3=failing.around) as working:

@@ -24,10 +24,10 @@ from stacworker.generate.raster.asked import Asked, asked
 from stacworker.generate.raster.destination import Destination, Record
 from stacworker.generate.raster.item import made_item
 from stacworker.generate.raster.options import RasterOptions
-from stacworker.generate.raster.s3 import S3
-from stacworker.generate.raster.source import Opened, Saved, Sources, Web
 from stacworker.generate.raster.turns import Turns
 from stacworker.generate.recipe import Limits, Recipe, Target
+from stacworker.generate.transfer.s3 import S3
+from stacworker.generate.transfer.source import Opened, Saved, Sources, Web
 from stacworker.metrics import Metrics
 from stacworker.redaction import redacted
 
@@ -136,7 +136,7 @@ class RasterGenerator:
         if not self._options.allowed_hosts:
             return None
         try:
-            from stacworker.generate.raster.web import HttpSources, http_client  # noqa: PLC0415 - an extra's
+            from stacworker.generate.transfer.web import HttpSources, http_client  # noqa: PLC0415 - an extra's
         except ImportError as error:
             text = f"generators.{self._name}: {error}: {_INSTALL}"
             raise ConfigError(text) from error

@@ -15,7 +15,7 @@ from stacworker.generate.raster.asked import Asked, asked
 from stacworker.generate.raster.destination import Destination
 from stacworker.generate.raster.item import made_item
 from stacworker.generate.raster.options import RasterOptions
-from stacworker.generate.raster.s3 import S3
+from stacworker.generate.transfer.s3 import S3
 
 
 def options(**changes: Any) -> RasterOptions:

@@ -1,4 +1,4 @@
-"""Where rasters come from: objects in S3, URLs and files in folders that settings allow → a file of our own."""
+"""Where files come from: objects in S3, URLs and files in folders that settings allow → a file of our own."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from stacworker.envelope.locations import s3_location
 from stacworker.envelope.objects import of_one_object
 from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
 from stacworker.generate.child.local_paths import is_allowed
-from stacworker.generate.raster.options import RasterOptions
-from stacworker.generate.raster.s3 import S3
+from stacworker.generate.transfer.s3 import S3
 
 CHUNK_BYTES = 1 << 20
 _SHOWN_CHARS = 300
@@ -49,6 +48,22 @@ class Saved:
     sha256: str
 
 
+class SourceOptions(Protocol):
+    """What may be read, and how much of it."""
+
+    @property
+    def max_source_bytes(self) -> int:
+        """A larger source is refused."""
+
+    @property
+    def source_requester_pays(self) -> bool:
+        """Whether we agree to pay for reading."""
+
+    @property
+    def local_paths(self) -> Sequence[str]:
+        """Folders on this machine whose files may be named."""
+
+
 class Web(Protocol):
     """What opens http and https URLs."""
 
@@ -64,7 +79,7 @@ def identity(*parts: object) -> str:
 class Sources:
     """Opens what requests name, and saves it; nothing that settings do not allow."""
 
-    def __init__(self, s3: S3, web: Web | None, options: RasterOptions, allowed_buckets: Sequence[str]) -> None:
+    def __init__(self, s3: S3, web: Web | None, options: SourceOptions, allowed_buckets: Sequence[str]) -> None:
         self._s3 = s3
         self._web = web
         self._options = options
@@ -78,7 +93,7 @@ class Sources:
             opening = self._open_s3(location)
         elif href.startswith(("http://", "https://")):
             if self._web is None:
-                raise _not_allowed(href, "no host is allowed (options.allowed_hosts)")
+                raise _not_allowed(href, "no host is allowed (allowed_hosts)")
             opening = self._web.open(href)
         else:
             opening = self._open_local(href)
@@ -108,7 +123,7 @@ class Sources:
         if size_bytes > self._options.max_source_bytes:
             raise Permanent(
                 f"too large: {_shown(href)} has {size_bytes:,} bytes or more, at most "
-                f"{self._options.max_source_bytes:,} are read (options.max_source_bytes)",
+                f"{self._options.max_source_bytes:,} are read (max_source_bytes)",
                 error_class="source_too_large",
             )
 
@@ -150,7 +165,7 @@ class Sources:
         folders = self._options.local_paths
         if not path.startswith("/") or path.startswith("/vsi") or not is_allowed(href, folders):
             there = ", ".join(folders) or "none"
-            what = f"only s3://, https:// and files in these folders are read: {there} (options.local_paths)"
+            what = f"only s3://, https:// and files in these folders are read: {there} (local_paths)"
             raise _not_allowed(href, what)
         try:
             file = await asyncio.to_thread(_open_regular, path)

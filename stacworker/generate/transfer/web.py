@@ -1,4 +1,4 @@
-"""Rasters from http and https URLs: only from hosts that settings allow, redirects included."""
+"""Files from http and https URLs: only from hosts that settings allow, redirects included."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http import HTTPStatus
 import httpx
 
 from stacworker.errors import Permanent, StacworkerError, Transient
-from stacworker.generate.raster.source import CHUNK_BYTES, Opened, identity
+from stacworker.generate.transfer.source import CHUNK_BYTES, Opened, identity
 
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _MAX_REDIRECTS = 5
@@ -61,7 +61,7 @@ class HttpSources:
         if not allowed or not any(fnmatchcase(url.host, pattern.lower()) for pattern in self._allowed_hosts):
             hosts = ", ".join(self._allowed_hosts) or "none"
             raise Permanent(
-                f"not allowed: {_bare(url)}; allowed hosts: {hosts} (options.allowed_hosts)",
+                f"not allowed: {_bare(url)}; allowed hosts: {hosts} (allowed_hosts)",
                 error_class="source_not_allowed",
             )
 
