@@ -81,6 +81,8 @@ async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | Non
     loaded = with_pipelines(settings, os.environ)
     settings = loaded.settings
     if not settings.consumers:
+        if problems := [problem for each in loaded.broken for problem in each.problems]:
+            raise ConfigError(*problems)
         raise ConfigError("no consumers: name at least one queue under `consumers` (see `stacworker config example`)")
     for warning in settings.warnings():
         _log.warning("settings.questionable", warning=warning)

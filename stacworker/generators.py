@@ -64,6 +64,9 @@ class Generators:
                     self.started[name] = await self._start(name, self.settings[name])
                 except StacworkerError as error:
                     self.started[name] = error
+                except Exception as error:  # noqa: BLE001 - a class of the user's may raise anything
+                    _log.exception("generator.unexpected_error", generator=name)
+                    self.started[name] = ConfigError(f"generators.{name}: {type(error).__name__}: {error}")
 
         async with asyncio.TaskGroup() as group:
             for name in left:

@@ -17,8 +17,9 @@ import structlog
 
 from stacworker import plugins
 from stacworker.api import Document, Feed, Version
+from stacworker.aws import NO_ACCESS
 from stacworker.consume.engine import Engine
-from stacworker.errors import ConfigError, StacworkerError
+from stacworker.errors import ConfigError, StacworkerError, Unavailable
 from stacworker.generate.call import results
 from stacworker.generate.recipe import Limits, Target
 from stacworker.load.prepare import prepare_collection
@@ -49,8 +50,9 @@ class Started:
 async def start_pipelines(parts: Parts, loaded: Loaded) -> Started:
     """Put the pipelines' collections, and make their engines and triggers.
 
-    With `pipelines.on_broken: skip` a pipeline that cannot start is reported and left out; else what is wrong with
-    all of them is raised as one ConfigError. Unavailable is raised at once: it is about what they share.
+    With `pipelines.on_broken: skip` a pipeline that cannot start is reported and left out; else, or when nothing else
+    is left to run, what is wrong with all of them is raised as one ConfigError. Unavailable is raised at once: it is
+    about what they share.
     """
     broken = {each.id: each.problems for each in loaded.broken}
     started: list[Started] = []
@@ -59,7 +61,12 @@ async def start_pipelines(parts: Parts, loaded: Loaded) -> Started:
             started.append(await _start(parts, pipeline, loaded.consumers_of(pipeline)))
         except ConfigError as error:
             broken[pipeline.id] = error.problems
-    if broken and loaded.settings.pipelines.on_broken == "stop":
+        except Unavailable as error:
+            if error.dependency != "sqs" or error.error_class not in NO_ACCESS:
+                raise
+            broken[pipeline.id] = (f"pipeline {pipeline.id}: {error.reason}",)  # it is about its own queue
+    nothing_runs = not started and not loaded.own_consumers()
+    if broken and (loaded.settings.pipelines.on_broken == "stop" or nothing_runs):
         raise ConfigError(*dict.fromkeys(problem for problems in broken.values() for problem in problems))
     for name, problems in broken.items():
         _log.error("pipeline.broken", pipeline=name, problems=list(problems))
@@ -85,7 +92,10 @@ async def put_collection(parts: Parts, pipeline: Pipeline) -> None:
 
     Raises ConfigError when the collection cannot be had or is not one, Unavailable when the database is away.
     """
-    if pipeline.collection_source is None or pipeline.settings.output != "load":
+    if pipeline.collection_source is None:
+        return
+    if pipeline.settings.output != "load":
+        _log.warning("pipeline.collection_not_put", pipeline=pipeline.id, why="its output is not load")
         return
     body = await read_collection(parts, pipeline)
     catalogue = await parts.shared_catalogue()
@@ -142,7 +152,7 @@ async def _called(parts: Parts, pipeline: Pipeline, kind: str, ref: str) -> Asyn
     """Call a function of a pipeline in a child process of its own, and give what it gives."""
     limits = Limits(
         processes=1,
-        timeout_s=_CALL_TIMEOUT_S,
+        timeout_s=max(_CALL_TIMEOUT_S, pipeline.generator.timeout_s),
         memory_bytes=pipeline.generator.memory_mb << 20,
         max_result_bytes=_UNBOUNDED_BYTES,
     )
@@ -173,7 +183,7 @@ def _feed(pipeline: Pipeline, settings: FeedSettings) -> Feed:
         sys.modules[own] = found = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(found)
-        except Exception as error:  # whatever a user's module raises while it is imported
+        except BaseException as error:  # whatever a user's module raises while it is imported, SystemExit included
             raise ConfigError(f"{where}: {path} cannot be imported: {type(error).__name__}: {error}") from error
         kind = getattr(found, name, None)
     else:
@@ -182,7 +192,7 @@ def _feed(pipeline: Pipeline, settings: FeedSettings) -> Feed:
         raise ConfigError(f"{where}: {settings.type!r} is no class")
     try:
         feed: Feed = kind(**settings.options)
-    except Exception as error:  # as above
+    except BaseException as error:  # as above
         raise ConfigError(f"{where}: {settings.type!r} cannot be made: {type(error).__name__}: {error}") from error
     if not callable(getattr(feed, "requests", None)):
         raise ConfigError(f"{where}: {settings.type!r} has no requests()")

@@ -223,7 +223,7 @@ class CopySettings(_Section):
     """Copies of items' assets in a bucket of your own, there before the items are."""
 
     to: Annotated[str, AfterValidator(_check_copies)]
-    """s3://bucket/prefix/; the copy of an asset is <prefix><collection>/<item's id>/<asset's name>.<suffix>."""
+    """s3://bucket/prefix/; a copy is <prefix><collection>/<item's id>/<asset's name>/<digest>.<suffix>."""
     assets: tuple[str, ...] | None = None
     """The names of the assets to copy, with * and ? for any characters; default: all."""
     allowed_hosts: tuple[str, ...] = ()

@@ -102,6 +102,12 @@ async def lock(config: Path | None, folder: Path | None, ids: Sequence[str] | No
     written: list[Path] = []
     for pipeline in _whole(_read(settings, ids)):
         generator, asked = pipeline.generator, pipeline.folder / "requirements.txt"
+        told = pipeline.settings.generator
+        if told is not None and told.requirements_file is not None:
+            raise ConfigError(
+                f"{pipeline.folder}: generator.requirements_file: drop it, and call that file requirements.txt: then "
+                f"{LOCK} is made of it, and used"
+            )
         wanted = Wanted((*generator.packages, *generator.requirements), asked if asked.is_file() else None)
         if not wanted.requirements and wanted.file is None:
             note(f"{pipeline.id}: needs no packages")

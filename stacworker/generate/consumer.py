@@ -112,8 +112,7 @@ class GenerateConsumer:
         try:
             name = self._generator_for(request)
             items = await self._generate(name, self._placed(request))
-            if self._copies is not None:
-                items = await self._copies.copied(items)
+            items = await self._with_copies(items, request)
         except (Permanent, Transient, Unavailable) as error:
             if isinstance(error, Permanent) and error.collection is None:
                 error.collection = request.collection_id
@@ -121,6 +120,18 @@ class GenerateConsumer:
             return _Made(request, error=error)
         self._metrics.items_generated.labels(name, "ok").inc(len(items))
         return _Made(request, tuple(Document("item", item, request.version, request.origin) for item in items))
+
+    async def _with_copies(self, items: Sequence[dict[str, Any]], request: Request) -> Sequence[dict[str, Any]]:
+        if self._copies is None:
+            return items
+        try:
+            return await self._copies.copied(items)
+        except StacworkerError:
+            raise
+        except Exception as error:
+            _log.exception("copies.unexpected_error", origin=request.origin)
+            text = f"copying assets failed unexpectedly for {request.origin}: {type(error).__name__}: {error}"
+            raise Transient(text, error_class="unexpected") from error
 
     def _placed(self, request: Request) -> Request:
         """Return the request with the collection that its items go in."""

@@ -1,4 +1,8 @@
-"""Copies of items' assets: each in its place in S3 before the item that names it is handed on."""
+"""Copies of items' assets: each in its place in S3 before the item that names it is handed on.
+
+A place is named after the asset and after what was copied, so that an older message which comes late does not put older
+contents where a newer item looks for its own.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,9 @@ from stacworker.generate.transfer.source import Opened, SourceOptions, Sources, 
 from stacworker.generate.transfer.upload import Upload, UploadOptions, payer
 from stacworker.generate.workspace import Workspace, remove_abandoned
 
-_SOURCE = "stacworker-source"
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[ -~]*)?", re.ASCII)
+_MEDIA_TYPE_CHARS = 200
+_DIGEST_CHARS = 16
 _SUFFIX = re.compile(r"(?:\.[A-Za-z][A-Za-z0-9]{0,9}){1,2}$")
 _ANY_TYPE = "application/octet-stream"
 _NOT_THERE = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN)
@@ -55,18 +61,23 @@ class CopyOptions(SourceOptions, UploadOptions, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """One asset to copy: its source, its place, and the media type that it says it has."""
+    """One asset to copy: its source, where its copies lie, their suffix, and the media type it says it has."""
 
     href: str
-    place: S3Location
+    folder: S3Location
+    suffix: str
     media_type: str
+
+    def place(self, digest: str) -> S3Location:
+        """Return where the copy of certain contents belongs."""
+        return S3Location(self.folder.bucket, f"{self.folder.key}{digest[:_DIGEST_CHARS]}{self.suffix}")
 
 
 class AssetCopies:
     """Copies assets, at most `max_concurrency` at a time.
 
-    A copy tells in its metadata what it was made from: it is not made again while its source stays as it is. What
-    is named elsewhere than `options` allow refuses the item, as does what is not there. An asset that lies among
+    A copy is named after what it was made from: it is not made again while its source stays as it is. What is named
+    elsewhere than `options` allow refuses the item, as does what is not there. An asset that lies among
     the copies already is left alone.
     """
 
@@ -121,11 +132,10 @@ class AssetCopies:
         }
         try:
             async with asyncio.TaskGroup() as group:
-                for copy in copies.values():
-                    group.create_task(self._make(copy))
+                tasks = {name: group.create_task(self._make(copy)) for name, copy in copies.items()}
         except ExceptionGroup as failures:
             raise min(failures.exceptions, key=_rank) from failures
-        named = {name: {**assets[name], "href": str(copy.place)} for name, copy in copies.items()}
+        named = {name: {**assets[name], "href": str(task.result())} for name, task in tasks.items()}
         return {**item, "assets": {**assets, **named}}
 
     def _is_wanted(self, name: str, href: str) -> bool:
@@ -141,49 +151,54 @@ class AssetCopies:
                 "have the generator do it",
                 error_class="invalid_item",
             )
-        suffix = _SUFFIX.search(urlsplit(asset["href"]).path)
-        key = self._root.key + "/".join(segment(str(part)) for part in parts) + (suffix[0] if suffix else "")
-        if len(key.encode()) > MAX_KEY_BYTES:
+        try:
+            found = _SUFFIX.search(urlsplit(asset["href"]).path)
+        except ValueError as error:
+            raise Permanent(f"asset {name[:200]!r}: not an address: {error}", error_class="source_refused") from error
+        suffix = found[0] if found else ""
+        key = self._root.key + "/".join(segment(str(part)) for part in parts) + "/"
+        if len(key.encode()) + _DIGEST_CHARS + len(suffix) > MAX_KEY_BYTES:
             raise Permanent(f"the copy of asset {name[:200]!r} would need too long a key", error_class="too_large")
-        told = asset.get("type")
-        guessed = mimetypes.guess_type(key)[0] or _ANY_TYPE
-        return _Copy(asset["href"], S3Location(self._root.bucket, key), told if isinstance(told, str) else guessed)
+        return _Copy(asset["href"], S3Location(self._root.bucket, key), suffix, _media_type(asset.get("type"), suffix))
 
-    async def _make(self, copy: _Copy) -> None:
-        """Copy one asset, unless its copy is there and made from this source."""
+    async def _make(self, copy: _Copy) -> S3Location:
+        """Copy one asset, unless its copy is there already; return where it is."""
         async with self._slots:
-            known = await self._known(copy.place)
-            async with self._sources.open(copy.href) as opened:
-                if opened.identity and opened.identity == known:
-                    return
-                folder = Path(await asyncio.to_thread(self._workspace.new))
-                try:
-                    await self._bring(copy, opened, folder / "asset")
-                finally:
-                    await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+            try:
+                async with self._sources.open(copy.href) as opened:
+                    if opened.identity and await self._is_there(place := copy.place(opened.identity)):
+                        return place
+                    folder = Path(await asyncio.to_thread(self._workspace.new))
+                    try:
+                        return await self._bring(copy, opened, folder / "asset")
+                    finally:
+                        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+            except ValueError as error:  # as for a path that holds a NUL
+                text = f"not an address that can be read: {error}"
+                raise Permanent(text, error_class="source_refused") from error
 
-    async def _bring(self, copy: _Copy, opened: Opened, path: Path) -> None:
+    async def _bring(self, copy: _Copy, opened: Opened, path: Path) -> S3Location:
         limit_s = self._options.transfer_timeout_s
         try:
             async with asyncio.timeout(limit_s):
                 saved = await self._sources.save(opened, copy.href, path)
         except TimeoutError:
-            text = f"an asset did not come within {limit_s:g} s (transfer_timeout_s), for {copy.place}"
+            text = f"an asset did not come within {limit_s:g} s (transfer_timeout_s), for {copy.folder}"
             raise Transient(text, error_class="source_timeout") from None
         upload = Upload(self._s3, self._options, content_type=copy.media_type)
-        await upload.file(path, saved.sha256, copy.place, {_SOURCE: opened.identity} if opened.identity else {})
+        place = copy.place(opened.identity or saved.sha256)
+        await upload.file(path, saved.sha256, place)
+        return place
 
-    async def _known(self, place: S3Location) -> str | None:
-        """Return what the object in a place was copied from."""
+    async def _is_there(self, place: S3Location) -> bool:
         async with self._s3.reaching("HEAD", place):
             try:
-                head = await self._s3.client.head_object(Bucket=place.bucket, Key=place.key, **payer(self._options))
+                await self._s3.client.head_object(Bucket=place.bucket, Key=place.key, **payer(self._options))
             except botocore.exceptions.ClientError as error:
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _NOT_THERE:
-                    return None
+                    return False
                 raise
-        found: str | None = head.get("Metadata", {}).get(_SOURCE)
-        return found
+        return True
 
     async def _open_web(self, stack: AsyncExitStack) -> Web | None:
         if not self._options.allowed_hosts:
@@ -194,6 +209,13 @@ class AssetCopies:
             raise ConfigError(f"copy_assets.allowed_hosts: {error}: pip install 'stacworker[raster]'") from error
         client = await stack.enter_async_context(http_client())
         return HttpSources(client, self._options.allowed_hosts)
+
+
+def _media_type(told: object, suffix: str) -> str:
+    """Return what an asset says of itself, unless that cannot stand in a header, else what its suffix tells."""
+    if isinstance(told, str) and len(told) <= _MEDIA_TYPE_CHARS and _MEDIA_TYPE.fullmatch(told):
+        return told
+    return mimetypes.guess_type(f"x{suffix}")[0] or _ANY_TYPE
 
 
 def _rank(error: BaseException) -> int:

@@ -29,6 +29,8 @@ _DYING_S = 1.0
 _KILLED_S = 5.0
 """How long a killed child may take to be gone; longer only when it hangs in the kernel, or keeps its guard busy."""
 _FRAMING_BYTES = 1 << 20
+_STREAMED_BYTES = 1 << 28
+"""One result of a stream may have so many bytes of JSON."""
 _SHOWN_CHARS = 4096
 _REASON_TAIL_BYTES = 600  # of the 1 KiB that a reason may have
 ERROR_CLASSES = frozenset(
@@ -142,7 +144,7 @@ class Child:
             await self._send({"request": request})
             while True:
                 async with asyncio.timeout(timeout_s):
-                    frame = _parsed(await self._receive(_FRAMING_BYTES))
+                    frame = _parsed(await self._receive(_STREAMED_BYTES))
                 if "item" not in frame:
                     break
                 yield frame["item"]

@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
@@ -31,6 +32,9 @@ from stacworker.generate.environment import scrubbed
 from stacworker.generate.package_index import index_variables
 
 _FORMAT = 1
+_HIDES_MORE = re.compile(r"[@\[]")
+"""An address or an extra: what that needs in turn cannot be told from versions."""
+_NOT_ALONE = re.compile(r"\s*(-[rce]\b|--(requirement|constraint|editable)\b|\.|/|file:|[\w.-]+\s*@\s*file:)")
 _WHOLE = "stacworker.json"
 _REQUIREMENTS = "requirements.txt"
 _INSTALL_TIMEOUT_S = 1800.0
@@ -53,7 +57,9 @@ class Wanted:
 
     def is_installed_here(self) -> bool:
         """Say whether the environment of this process has all of it, as required."""
-        return self.file is None and all(_is_installed(text) and "@" not in text for text in self.requirements)
+        return self.file is None and all(
+            _is_installed(text) and not _HIDES_MORE.search(text) for text in self.requirements
+        )
 
     def text(self) -> str:
         """Return all of it as one requirements file; raises ConfigError when the file cannot be read."""
@@ -61,6 +67,11 @@ class Wanted:
             own = self.file.read_text("utf-8") if self.file is not None else ""
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"requirements cannot be read: {self.file}: {error}") from error
+        if bad := next((line for line in own.splitlines() if _NOT_ALONE.match(line)), None):
+            raise ConfigError(
+                f"{self.file}: {bad.strip()!r}: name packages of an index only, no other files and no folders: an "
+                "environment is known by this file alone"
+            )
         return own if _is_lock(own) else "\n".join([own, *self.requirements, ""])
 
     def missing_in(self, packages: Mapping[str, str]) -> list[str]:
@@ -81,6 +92,19 @@ class Venv:
     def interpreter(self) -> str:
         """The path of its Python."""
         return str(self.folder / "bin" / "python")
+
+
+@dataclass(frozen=True, slots=True)
+class _Uv:
+    """uv, and the lock that it holds too: should we die, nobody takes its unfinished work for nobody's."""
+
+    path: str
+    lock: int | None = None
+
+    @property
+    def holding(self) -> tuple[int, ...]:
+        """The descriptors that it inherits."""
+        return () if self.lock is None else (self.lock,)
 
 
 class Venvs:
@@ -106,13 +130,15 @@ class Venvs:
         if not install:
             raise ConfigError(f"its environment {folder} is missing: make it with `stacworker pipelines install`")
         uv = find_uv()
-        async with self._locked(folder):
+        async with self._locked(folder) as lock:
             if (found := _whole(folder)) is None:  # nobody else has made it meanwhile
                 try:
-                    found = await self._make(uv, folder, wanted, text)
-                except BaseException:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    raise
+                    found = await self._make(_Uv(uv, lock), folder, wanted, text)
+                except OSError as error:
+                    raise self._unusable(error) from error
+                finally:
+                    if found is None:
+                        shutil.rmtree(folder, ignore_errors=True)
         return found
 
     async def lock(self, wanted: Wanted) -> str:
@@ -130,9 +156,9 @@ class Venvs:
             "--no-emit-index-url",
             "--no-header",
         )
-        return await self._run(find_uv(), "pip", "compile", "--quiet", *options, "-", given=wanted.text())
+        return await self._run(_Uv(find_uv()), "pip", "compile", "--quiet", *options, "-", given=wanted.text())
 
-    async def _make(self, uv: str, folder: Path, wanted: Wanted, text: str) -> Venv:
+    async def _make(self, uv: _Uv, folder: Path, wanted: Wanted, text: str) -> Venv:
         _log.info("environment.making", folder=str(folder))
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         base = getattr(sys, "_base_executable", sys.executable)
@@ -153,9 +179,13 @@ class Venvs:
         return Venv(folder, platform.python_version(), packages)
 
     @contextlib.asynccontextmanager
-    async def _locked(self, folder: Path) -> AsyncIterator[None]:
+    async def _locked(self, folder: Path) -> AsyncIterator[int]:
         self._made_folder()
-        with open(folder.with_suffix(".lock"), "w", encoding="ascii") as file:  # noqa: ASYNC230, PTH123 - empty, local
+        try:
+            file = open(folder.with_suffix(".lock"), "w", encoding="ascii")  # noqa: ASYNC230, PTH123, SIM115 - local
+        except OSError as error:
+            raise self._unusable(error) from error
+        with file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,17 +193,19 @@ class Venvs:
                     await asyncio.sleep(_LOOK_AGAIN_S)
                 else:
                     break
-            yield
+            yield file.fileno()
 
     def _made_folder(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(
-                f"environments.folder: {self._folder} cannot be made: {error.strerror}; name one that can be written"
-            ) from error
+            raise self._unusable(error) from error
 
-    async def _run(self, uv: str, *arguments: str, given: str = "") -> str:
+    def _unusable(self, error: OSError) -> ConfigError:
+        what = f"environments.folder: {self._folder} cannot be used: {error.strerror or error}"
+        return ConfigError(f"{what}; name one that can be written, or make the environments beforehand")
+
+    async def _run(self, uv: _Uv, *arguments: str, given: str = "") -> str:
         """Return what uv prints; raises ConfigError with its last words when it fails."""
         environ = {
             **scrubbed(self._environ, also=[name for name in self._environ if name.startswith("UV_")]),
@@ -198,17 +230,18 @@ class Venvs:
         return out.decode("utf-8", "replace")
 
     async def _started(
-        self, uv: str, arguments: Sequence[str], environ: Mapping[str, str]
+        self, uv: _Uv, arguments: Sequence[str], environ: Mapping[str, str]
     ) -> asyncio.subprocess.Process:
         starting = asyncio.create_task(
             asyncio.create_subprocess_exec(
-                uv,
+                uv.path,
                 *arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=environ,
                 cwd=self._folder,
+                pass_fds=uv.holding,
                 start_new_session=True,
             )
         )
@@ -275,9 +308,9 @@ def _whole(folder: Path) -> Venv | None:
     """Return the environment in a folder when it is whole and its interpreter still there."""
     try:
         told = orjson.loads((folder / _WHOLE).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+        venv = Venv(folder, str(told["python"]), dict(told["packages"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    venv = Venv(folder, told["python"], told["packages"])
     return venv if os.access(venv.interpreter, os.X_OK) else None
 
 

@@ -4,57 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stacworker.errors import ConfigError
-from stacworker.pipelines.folder import Pipeline
+from stacworker.pipelines.folder import Broken, Pipeline
 from stacworker.settings import MEMORY, ConsumerSettings, OutputSettings, Settings
 
 _IN_MEMORY = {"wait_time_s": 1}
 """A receive that waits costs nothing here, and a drain waits for it."""
 
 
-def expand(settings: Settings, pipelines: Sequence[Pipeline]) -> Settings:
-    """Return the settings with all that the pipelines need.
+def expand(settings: Settings, pipelines: Sequence[Pipeline]) -> tuple[Settings, list[Pipeline], list[Broken]]:
+    """Return the settings with all that the pipelines need, those that are in it, and those that clash.
 
     A pipeline's generator has its id; so has the consumer of its queue; what it asks of itself goes through a
-    queue in memory. Its requests reach no other generator, and nobody else's reach its own. Raises ConfigError
-    where names or queues are used twice.
+    queue in memory. Its requests reach no other generator, and nobody else's reach its own. One that uses a name, a
+    queue or a collection's settings of those before it clashes.
     """
-    problems = [
-        f"{pipeline.folder}: the id {pipeline.id!r} is that of an entry in {section} too"
-        for pipeline in pipelines
-        for section, names in (
-            ("generators", settings.generators),
-            ("consumers", [consumer.name for consumer in settings.consumers]),
-        )
-        if pipeline.id in names
-    ]
-    problems += [
-        f"{pipeline.folder}: loading: collections.{pipeline.collection} is set elsewhere too"
-        for pipeline in pipelines
-        if pipeline.settings.loading is not None and pipeline.collection in settings.collections
-    ]
     own = tuple(settings.generators)
-    consumers = [
+    consumers = tuple(
         consumer.model_copy(update={"generators": own})
         if consumer.type == "generate" and consumer.generators is None
         else consumer
         for consumer in settings.consumers
-    ]
-    collections = dict(settings.collections)
+    )
+    expanded = settings.model_copy(update={"consumers": consumers})
+    fitting: list[Pipeline] = []
+    clashing: list[Broken] = []
     for pipeline in pipelines:
-        consumers += _consumers(pipeline)
-        if pipeline.settings.loading is not None and pipeline.collection is not None:
-            collections[pipeline.collection] = pipeline.settings.loading
-    expanded = settings.model_copy(
+        problems = _clashes(expanded, pipeline)
+        more = expanded if problems else _with(expanded, pipeline)
+        problems += [problem for problem in more.problems() if problem not in expanded.problems()]
+        if problems:
+            clashing.append(
+                Broken(pipeline.id, pipeline.folder, tuple(f"{pipeline.folder}: {each}" for each in problems))
+            )
+        else:
+            expanded = more
+            fitting.append(pipeline)
+    return expanded, fitting, clashing
+
+
+def _clashes(settings: Settings, pipeline: Pipeline) -> list[str]:
+    problems = []
+    names = {consumer.name for consumer in settings.consumers}
+    if pipeline.id in settings.generators or {pipeline.id, _own_name(pipeline)} & names:
+        problems.append(f"the id {pipeline.id!r} is that of another generator or consumer")
+    if pipeline.settings.loading is not None and pipeline.collection in settings.collections:
+        problems.append(f"loading: collections.{pipeline.collection} is set elsewhere too")
+    return problems
+
+
+def _with(settings: Settings, pipeline: Pipeline) -> Settings:
+    collections = dict(settings.collections)
+    if pipeline.settings.loading is not None and pipeline.collection is not None:
+        collections[pipeline.collection] = pipeline.settings.loading
+    return settings.model_copy(
         update={
-            "consumers": tuple(consumers),
-            "generators": {**settings.generators, **{each.id: each.generator for each in pipelines}},
+            "consumers": (*settings.consumers, *_consumers(pipeline)),
+            "generators": {**settings.generators, pipeline.id: pipeline.generator},
             "collections": collections,
         }
     )
-    if problems := problems or expanded.problems():
-        raise ConfigError(*problems)
-    return expanded
+
+
+def _own_name(pipeline: Pipeline) -> str:
+    return f"{pipeline.id}.own"
 
 
 def memory_queue_url(pipeline_id: str) -> str:
@@ -69,7 +81,7 @@ def _consumers(pipeline: Pipeline) -> list[ConsumerSettings]:
         urls.append(memory_queue_url(pipeline.id))
     return [
         ConsumerSettings(
-            name=pipeline.id if not url.startswith(MEMORY) else f"{pipeline.id}.own",
+            name=_own_name(pipeline) if url.startswith(MEMORY) else pipeline.id,
             type="generate",
             queue_url=url,
             generator=pipeline.id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from stacworker.yaml_file import read_mapping
 
 FILE = "pipeline.yaml"
 LOCK = "requirements.lock"
+_MISNAMED = "pipeline.yml"
+_NAME_CHARS = 59  # with room for what is added to it
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{_NAME_CHARS - 1}}}")
+_MAX_NODES = 50_000
 _UNSET, _UNSET_URL = "unset", "https://unset.invalid/unset"
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^}]*))?\})")
 
@@ -50,6 +55,7 @@ class Broken:
     id: str
     folder: Path
     problems: tuple[str, ...]
+    enabled: bool = True
 
 
 def read_pipelines(
@@ -63,7 +69,8 @@ def read_pipelines(
     Raises ConfigError when the folder itself cannot be read, holds none, or lacks one of `only`.
     """
     try:
-        folders = sorted(path.parent for path in folder.glob(f"*/{FILE}"))
+        paths = [path for name in (FILE, _MISNAMED) for path in folder.glob(f"*/{name}")]
+        folders = sorted({path.parent for path in paths if not path.parent.name.startswith(".")})
         if not folder.is_dir():
             raise ConfigError(f"pipelines: {folder} is no folder")
     except OSError as error:
@@ -84,14 +91,26 @@ def read_pipeline(folder: Path, *, environ: Mapping[str, str] | None = os.enviro
     """Read one folder; what is wrong with it comes back as `Broken`. `environ` is as in `read_pipelines`."""
     folder = folder.resolve()
     path = folder / FILE
+    raw: dict[str, Any] = {}
     try:
-        told = _filled_in(read_mapping(path), environ, str(path))
-        settings = PipelineSettings.model_validate(told)
+        raw = _read(folder)
+        settings = PipelineSettings.model_validate(_filled_in(raw, environ, str(path)))
         return _complete(folder, settings)
     except ValidationError as error:
-        return Broken(folder.name, folder, tuple(f"{path}: {line}" for line in describe(error, PipelineSettings)))
+        problems = tuple(f"{path}: {line}" for line in describe(error, PipelineSettings))
     except ConfigError as error:
-        return Broken(folder.name, folder, error.problems)
+        problems = error.problems
+    except RecursionError:
+        problems = (f"{path}: something in it holds itself (an alias, `*name`)",)
+    named = raw.get("id")
+    name = named if isinstance(named, str) and _NAME.fullmatch(named) else folder.name
+    return Broken(name, folder, problems, enabled=raw.get("enabled") is not False)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    if not (folder / FILE).is_file() and (folder / _MISNAMED).is_file():
+        raise ConfigError(f"{folder / _MISNAMED}: name it {FILE}")
+    return read_mapping(folder / FILE)
 
 
 def _unique(found: Iterable[Pipeline | Broken]) -> Iterable[Pipeline | Broken]:
@@ -109,6 +128,15 @@ def _unique(found: Iterable[Pipeline | Broken]) -> Iterable[Pipeline | Broken]:
 def _complete(folder: Path, settings: PipelineSettings) -> Pipeline:
     path = folder / FILE
     name = settings.id or folder.name
+    if not _NAME.fullmatch(name):
+        what = "id" if settings.id else "the folder's name, which is its id,"
+        raise ConfigError(
+            f"{path}: {what} {name!r}: use letters, digits, '.', '_' and '-', at most {_NAME_CHARS} of them"
+        )
+    if settings.collection is not None and settings.collection.id == "default" and settings.loading is not None:
+        raise ConfigError(f"{path}: loading: `default` stands for all collections; set it in the settings file")
+    if shadows := sorted(file.name for file in folder.glob("*.py") if file.stem in sys.stdlib_module_names):
+        raise ConfigError(f"{path}: {', '.join(shadows)}: rename it, a module of Python itself has this name")
     generator = settings.generator
     if generator is None:
         if not (folder / "items.py").is_file():
@@ -133,7 +161,17 @@ def _own(generator: GeneratorSettings, folder: Path) -> GeneratorSettings:
     else:
         file = next((str(folder / name) for name in (LOCK, "requirements.txt") if (folder / name).is_file()), None)
     path = (str(folder), *(str(folder / each) for each in generator.path))
-    return generator.model_copy(update={"requirements_file": file, "path": path})
+    asked = folder / "requirements.txt"
+    # What a lock was made from, perhaps changed since: it has to be in it.
+    also = _named(asked) if file is not None and file.endswith(LOCK) and asked.is_file() else ()
+    requirements = (*generator.requirements, *also)
+    return generator.model_copy(update={"requirements_file": file, "path": path, "requirements": requirements})
+
+
+def _named(path: Path) -> tuple[str, ...]:
+    """Return the requirements in a file, one a line."""
+    lines = (line.split("#")[0].strip() for line in path.read_text("utf-8", "replace").splitlines())
+    return tuple(line for line in lines if line and not line.startswith("-"))
 
 
 def _collection_source(settings: PipelineSettings, folder: Path, path: Path) -> Path | str | None:
@@ -167,7 +205,13 @@ def _filled_in(value: Any, environ: Mapping[str, str] | None, where: str) -> Any
             missing.append(name)
         return environ.get(name) or default or ""
 
+    nodes = 0
+
     def fill(part: Any) -> Any:
+        nonlocal nodes
+        nodes += 1
+        if nodes > _MAX_NODES:  # aliases of aliases make much of little
+            raise ConfigError(f"{where}: it holds more than {_MAX_NODES:,} values")
         if isinstance(part, str):
             return _VARIABLE.sub(put, part)
         if isinstance(part, dict):

@@ -33,14 +33,16 @@ class Loaded:
 def with_pipelines(settings: Settings, environ: Mapping[str, str]) -> Loaded:
     """Read the folder that the settings name, if they do.
 
-    Raises ConfigError when the folder cannot be read, when names or queues are used twice, and, unless
-    `pipelines.on_broken` is skip, for every pipeline that is broken.
+    Raises ConfigError when the folder cannot be read and, unless `pipelines.on_broken` is skip, for every pipeline
+    that is broken.
     """
     if settings.pipelines.folder is None:
         return Loaded(settings)
     found = read_pipelines(Path(settings.pipelines.folder), environ=environ, only=settings.pipelines.only)
-    broken = tuple(each for each in found if isinstance(each, Broken))
+    expanded, pipelines, clashing = expand(
+        settings, [each for each in found if isinstance(each, Pipeline) and each.settings.enabled]
+    )
+    broken = (*(each for each in found if isinstance(each, Broken) and each.enabled), *clashing)
     if broken and settings.pipelines.on_broken == "stop":
         raise ConfigError(*(problem for each in broken for problem in each.problems))
-    pipelines = tuple(each for each in found if isinstance(each, Pipeline) and each.settings.enabled)
-    return Loaded(expand(settings, pipelines), pipelines, broken)
+    return Loaded(expanded, tuple(pipelines), broken)

@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 
 from stacworker.errors import ConfigError
+from stacworker.generate.venv import check_requirements
 from stacworker.pipelines.folder import FILE
 from stacworker.yaml_file import read_mapping
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,58}")
 _KINDS = ("function", "raster")
 _STACTOOLS = "stactools:"
 _NOT_OURS = re.compile(r"(test_.*|conftest)\.py|config\.yaml|__pycache__")
@@ -38,13 +39,15 @@ def new_pipeline(parent: Path, name: str, source: str) -> Made:
     Raises ConfigError when the name cannot be one, when it is there already, or for any other source.
     """
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name!r}: use letters, digits, '.', '_' and '-', at most 63 of them")
+        raise ConfigError(f"{name!r}: use letters, digits, '.', '_' and '-', at most 59 of them")
     package = source.removeprefix(_STACTOOLS) if source.startswith(_STACTOOLS) else None
     if package == "" or (package is None and source not in _KINDS):
         raise ConfigError(f"--from {source}: allowed: stactools:PACKAGE, {', '.join(_KINDS)}")
+    if package is not None:
+        check_requirements(f"--from {source}", [package])
     values = {
         "name": name,
-        "variable": re.sub(r"\W", "_", name).upper(),
+        "variable": _variable(name),
         "package": package or "",
         "package_name": re.split(r"[<>=!~\[; ]", package or "")[0],
     }
@@ -58,6 +61,8 @@ def convert_pipeline(old: Path, parent: Path) -> Made:
     """
     config = read_mapping(old / "config.yaml")
     name = str(config.get("id") or old.name)
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{old / 'config.yaml'}: id: use letters, digits, '.', '_' and '-', at most 59 of them")
     if not (old / "app.py").is_file():
         raise ConfigError(f"{old}: there is no app.py in it")
     told, left = _translated(config, old)
@@ -73,7 +78,7 @@ def convert_pipeline(old: Path, parent: Path) -> Made:
 
 def _translated(config: Mapping[str, Any], old: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     name = str(config.get("id") or old.name)
-    variable = re.sub(r"\W", "_", name).upper()
+    variable = _variable(name)
     left = ["secret_arn and ingestor_url are not needed any more: items are loaded into pgstac"]
     triggers: dict[str, Any] = {}
     if config.get("sns"):
@@ -84,6 +89,8 @@ def _translated(config: Mapping[str, Any], old: Path) -> tuple[dict[str, Any], t
     if (old / "historic.py").is_file():
         told["inventory"] = "stacworker_child.lambda_app:create_requests"
         every_h = config.get("historic_frequency") or 0
+        if not isinstance(every_h, int) or every_h < 0:
+            raise ConfigError(f"{old / 'config.yaml'}: historic_frequency: expected a number of hours, 0 for once")
         triggers |= {"schedule": {"every": f"{every_h}h"}} if every_h else {"once": True}
         generator["env"] = [
             "INVENTORY_LOCATION",
@@ -117,6 +124,12 @@ def _translated(config: Mapping[str, Any], old: Path) -> tuple[dict[str, Any], t
         if _collection_id(old) is None:
             left.append(f"{FILE}: collection.id is a guess, it must be that of what collection.py posts")
     return told, tuple(left)
+
+
+def _variable(name: str) -> str:
+    """Return the part of variables' names that stands for a pipeline."""
+    variable = re.sub(r"\W", "_", name).upper()
+    return f"_{variable}" if variable[0].isdigit() else variable
 
 
 def _collection_id(old: Path) -> str | None:

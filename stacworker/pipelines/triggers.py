@@ -47,6 +47,7 @@ class Triggers:
         self._inventory = inventory
         self._feed = feed
         self._monotonic = monotonic
+        self._asked = 0
         self._failures = metrics.trigger_failures.labels(name)
 
     async def run(self) -> None:
@@ -68,26 +69,32 @@ class Triggers:
     async def _until_done(self, trigger: str, requests: Callable[[], AsyncGenerator[str, None]]) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
+            before = self._asked
             try:
-                count = await self._put(requests())
+                await self._put(requests())
             except StacworkerError as error:
                 reason = error.reason
-            except Exception as error:  # noqa: BLE001 - a feed is a class of the user's, and may raise anything
+            except BaseException as error:
+                # A feed is a class of the user's: whatever it raises, SystemExit included, is its own failure.
+                me = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError | GeneratorExit) and me is not None and me.cancelling():
+                    raise
                 reason = f"{type(error).__name__}: {error}"
             else:
-                _log.info("pipeline.asked", pipeline=self.name, trigger=trigger, requests=count)
+                _log.info("pipeline.asked", pipeline=self.name, trigger=trigger, requests=self._asked - before)
                 return
+            if self._asked > before:
+                pause_s = _FIRST_PAUSE_S  # it has worked meanwhile
             self._failures.inc()
             _log.error("pipeline.trigger_failed", pipeline=self.name, trigger=trigger, error=reason, again_in_s=pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _put(self, requests: AsyncGenerator[str, None]) -> int:
-        count = 0
+    async def _put(self, requests: AsyncGenerator[str, None]) -> None:
         async with contextlib.aclosing(requests) as bodies:
             async for body in bodies:
-                count += await self._queue.offer(body)
-        return count
+                self._asked += await self._queue.offer(body)
+                await asyncio.sleep(0)  # what gives without ever waiting must not keep all others from their turn
 
     def _once(self) -> AsyncGenerator[str, None]:
         asked = self._settings.once

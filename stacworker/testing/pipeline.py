@@ -84,17 +84,19 @@ class PipelineUnderTest:
         return self._call(self._versions())
 
     def items(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the items of one request; raises as `handle` does."""
-        return self.handle(orjson.dumps(request).decode())
+        """Return the items of one request, of any form; raises as `handle` does."""
+        return self._call(self._handle(orjson.dumps(request).decode(), any_object=True))
 
     def handle(self, body: str | Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the items of a message, checked as they would be before they are loaded, sorted by collection and id.
+
+        Assets are not copied (`copy_assets`).
 
         Raises what the message would end with: `Permanent` (a dead letter), `Transient` (a retry), or
         `Unavailable`.
         """
         text = body if isinstance(body, str) else orjson.dumps(body).decode()
-        return self._call(self._handle(text))
+        return self._call(self._handle(text, any_object=self.pipeline.settings.triggers.any_object))
 
     def collection(self) -> dict[str, Any]:
         """Return the collection that is created at start; raises ConfigError when there is none or it is bad."""
@@ -119,7 +121,7 @@ class PipelineUnderTest:
         found: Mapping[str, str] = getattr(parts.generators.get(self.pipeline.id), "versions", {})
         return found
 
-    async def _handle(self, body: str) -> list[dict[str, Any]]:
+    async def _handle(self, body: str, *, any_object: bool) -> list[dict[str, Any]]:
         parts, name = await self._opened(), self.pipeline.id
         await parts.generators.start([name])
         generator = parts.generators.get(name)
@@ -130,7 +132,7 @@ class PipelineUnderTest:
             packages=dict.fromkeys(getattr(generator, "packages", ()), name),
             default=name,
             collection=self.pipeline.collection,
-            any_object=True,
+            any_object=any_object,
             sink=sink,
             metrics=parts.metrics,
         )

@@ -55,6 +55,9 @@ def floats(size: int = 700) -> Any:
 COLORS = {1: (255, 0, 0, 255), 5: (0, 255, 0, 255), 200: (0, 0, 255, 255)}
 
 
+_FIRST = Version(1)
+
+
 class Running:
     """A generator, and what it has done."""
 
@@ -62,10 +65,10 @@ class Running:
         self.generator = generator
         self._metrics = metrics
 
-    async def make(self, href: str, **body: Any) -> dict[str, Any]:
+    async def make(self, href: str, *, version: Version = _FIRST, **body: Any) -> dict[str, Any]:
         """Return the one item of a request."""
         body = {"href": href, "datetime": WHEN, **body}
-        (item,) = await self.generator.generate(Request(body, Version(1), origin=href))
+        (item,) = await self.generator.generate(Request(body, version, origin=href))
         return item
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -54,32 +55,54 @@ async def test_an_asset_is_copied_and_named(copies: MakeCopies, bucket: MakeBuck
     made["assets"]["data"] |= {"type": "application/gzip", "title": "Data"}
     async with copies() as copying:
         found = await copying.copied([made])
-    assert found[0]["assets"]["data"] == {
-        "href": f"s3://{target.name}/kept/c/a%2Fb/data.tar.gz",
-        "type": "application/gzip",
-        "title": "Data",
-    }
-    copy = s3.get_object(Bucket=target.name, Key="kept/c/a%2Fb/data.tar.gz")
+    made_href = found[0]["assets"]["data"]["href"]
+    assert found[0]["assets"]["data"] == {"href": made_href, "type": "application/gzip", "title": "Data"}
+    assert re.fullmatch(rf"s3://{target.name}/kept/c/a%2Fb/data/[0-9a-f]{{16}}\.tar\.gz", made_href)
+    copy = s3.get_object(Bucket=target.name, Key=made_href.removeprefix(f"s3://{target.name}/"))
     assert (copy["Body"].read(), copy["ContentType"]) == (b"data", "application/gzip")
     assert made["assets"]["data"]["href"] == href
 
 
-async def test_the_same_source_is_copied_once(copies: MakeCopies, bucket: MakeBucket, target: Bucket, s3: Any) -> None:
-    """And again when it has changed; its own copy is no source."""
+async def test_each_state_of_a_source_has_its_copy(
+    copies: MakeCopies, bucket: MakeBucket, target: Bucket, s3: Any
+) -> None:
+    """A late message about an older state cannot change what a newer item names; a copy is no source."""
     source = bucket("source")
-    href = await source.put("scene.tif", b"one")
-
-    def written() -> Any:
-        return s3.head_object(Bucket=target.name, Key="kept/c/a%2Fb/data.tif")["ETag"]
-
+    old, new = await source.put("old/scene.tif", b"old"), await source.put("new/scene.tif", b"new")
     async with copies() as copying:
-        first = await copying.copied([item(data=href)])
-        tag = written()
-        s3.delete_object(Bucket=source.name, Key="scene.tif")
-        assert await copying.copied(first) == first
-        await source.put("scene.tif", b"two")
-        await copying.copied([item(data=href)])
-        assert written() != tag
+        newer = await copying.copied([item(data=new)])
+        older = await copying.copied([item(data=old)])
+        assert await copying.copied(newer) == newer
+
+    def content(found: list[dict[str, Any]]) -> bytes:
+        key = hrefs(found)["data"].removeprefix(f"s3://{target.name}/")
+        body: bytes = s3.get_object(Bucket=target.name, Key=key)["Body"].read()
+        return body
+
+    assert (content(newer), content(older)) == (b"new", b"old")
+
+
+async def test_names_of_assets_do_not_meet(copies: MakeCopies, bucket: MakeBucket) -> None:
+    """Not even where one's name ends like the other's suffix."""
+    source = bucket("source")
+    first, second = await source.put("a.tif", b"1"), await source.put("plain", b"2")
+    async with copies() as copying:
+        found = hrefs(await copying.copied([item(**{"B01": first, "B01.tif": second})]))
+    assert len(set(found.values())) == 2
+
+
+async def test_a_media_type_that_cannot_be_sent_is_guessed(
+    copies: MakeCopies, bucket: MakeBucket, target: Bucket, s3: Any
+) -> None:
+    """What an item says becomes no header that S3 refuses."""
+    href = await bucket("source").put("a.json", b"{}")
+    for number, told in enumerate(("x" * 100_000, "text/\n", "späte/art", 7)):
+        made = item(data=href) | {"id": str(number)}
+        made["assets"]["data"]["type"] = told
+        async with copies() as copying:
+            found = hrefs(await copying.copied([made]))["data"]
+        head = s3.head_object(Bucket=target.name, Key=found.removeprefix(f"s3://{target.name}/"))
+        assert head["ContentType"] == "application/json"
 
 
 async def test_what_is_there_already_is_not_read_again(
@@ -102,11 +125,10 @@ async def test_only_the_assets_that_are_chosen(copies: MakeCopies, bucket: MakeB
     href = await bucket("source").put("scene.tif", b"x")
     async with copies(assets=("visual", "B0?")) as copying:
         found = await copying.copied([item(visual=href, B04=href, B11="https://elsewhere/B11.tif")])
-    assert hrefs(found) == {
-        "visual": f"s3://{target.name}/kept/c/a%2Fb/visual.tif",
-        "B04": f"s3://{target.name}/kept/c/a%2Fb/B04.tif",
-        "B11": "https://elsewhere/B11.tif",
-    }
+    named = hrefs(found)
+    assert named["visual"].startswith(f"s3://{target.name}/kept/c/a%2Fb/visual/")
+    assert named["B04"].startswith(f"s3://{target.name}/kept/c/a%2Fb/B04/")
+    assert named["B11"] == "https://elsewhere/B11.tif"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +141,8 @@ async def test_only_the_assets_that_are_chosen(copies: MakeCopies, bucket: MakeB
         ("s3://{source}/gone.tif", "no such object"),
         ("s3://{source}/large.tif", "max_source_bytes"),
         ("", "local_paths"),
+        ("http://[bad", "not an address"),
+        ("file:///x\x00y", "not an address"),
     ],
 )
 async def test_what_may_not_be_read_refuses_the_item(
@@ -180,8 +204,9 @@ async def test_a_worker_publishes_items_with_their_copies(
     )
     await catalogue.until_count("things", 1)
     (found,) = await catalogue.search(collections=["things"])
-    assert found["assets"]["data"]["href"] == f"s3://{target.name}/things/good/data.tif"
-    assert s3.get_object(Bucket=target.name, Key="things/good/data.tif")["Body"].read() == b"content"
+    key = found["assets"]["data"]["href"].removeprefix(f"s3://{target.name}/")
+    assert key.startswith("things/good/data/")
+    assert s3.get_object(Bucket=target.name, Key=key)["Body"].read() == b"content"
     assert requests.dead_letters is not None
     (letter,) = await requests.dead_letters.drain(1)
     assert "no such object" in letter.attributes["stacworker_reason"]

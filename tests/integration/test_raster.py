@@ -230,6 +230,24 @@ async def test_a_raster_over_the_antimeridian_has_two_parts(
     prepared(item)
 
 
+async def test_a_late_older_message_leaves_the_newer_cog(
+    aws: Aws, bucket: MakeBucket, cogs: Bucket, tmp_path: Path
+) -> None:
+    """Two sources of one id: whatever comes last, the COG is what the newest item describes."""
+    source = bucket()
+    old = await source.put("old/scene.tif", write(tmp_path / "old.tif", rasters.bands16()).read_bytes())
+    new = await source.put("new/scene.tif", write(tmp_path / "new.tif", rasters.bands16()[:2]).read_bytes())
+    async with running(aws, at(cogs)) as working:
+        newest = await working.make(new, version=Version(20))
+        await working.make(old, version=Version(10))
+        await fetched(cogs, newest, tmp_path / "cog.tif")
+        again = await working.make(old, version=Version(30))
+        await fetched(cogs, again, tmp_path / "again.tif")
+        confirmed = await working.make(old, version=Version(50))
+        await working.make(new, version=Version(40))
+        await fetched(cogs, confirmed, tmp_path / "confirmed.tif")
+
+
 async def test_the_same_source_is_worked_on_once(
     aws: Aws, bucket: MakeBucket, cogs: Bucket, tmp_path: Path, s3: Any
 ) -> None:

@@ -7,7 +7,7 @@ process that dies in between leaves a COG of which nothing is known: it is made 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from urllib.parse import quote
 import botocore.exceptions
 import orjson
 
+from stacworker.api import Version
 from stacworker.aws import error_code
 from stacworker.envelope.forms import S3Location
 from stacworker.envelope.locations import MAX_KEY_BYTES, segment
@@ -34,7 +35,8 @@ class Record:
     """What is known of a COG.
 
     `source_identity` ("" where its store tells none) and `source_sha256` are of the file it was made from,
-    `options` is the digest of the options it was made with, `told` what the file tells for its item.
+    `options` is the digest of the options it was made with, `told` what the file tells for its item, `time_ms` and
+    `sequencer` the version (`api.Version`) of the newest request for it.
     """
 
     source: str
@@ -45,6 +47,16 @@ class Record:
     cog_bytes: int
     cog_sha256: str
     told: Mapping[str, Any]
+    time_ms: int = 0
+    sequencer: str = ""
+
+    def is_newer_than(self, version: Version) -> bool:
+        """Tell whether a message newer than this asked for the COG."""
+        return Version(self.time_ms, self.sequencer) > version
+
+    def at(self, version: Version) -> Record:
+        """Return the record with the version of the newest request for its COG."""
+        return replace(self, time_ms=version.time_ms, sequencer=version.sequencer)
 
     def is_of(self, options: str, *, identity: str = "", content: str = "") -> bool:
         """Tell whether the COG was made with these options from a source with this identity or this content."""

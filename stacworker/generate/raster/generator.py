@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stacworker.api import Request
+from stacworker.api import Request, Version
 from stacworker.envelope.forms import S3Location
 from stacworker.envelope.locations import s3_location
 from stacworker.errors import ConfigError, Permanent, Transient
@@ -119,7 +119,7 @@ class RasterGenerator:
             )
             raise Permanent(text, error_class="raster_usage", collection=wanted.collection, item_id=wanted.id)
         async with self._turns.of(str(place)):
-            record = await self._made(wanted, place)
+            record = await self._made(wanted, place, request.version)
         return [self._item(wanted, record, place)]
 
     def stop_starting(self) -> None:
@@ -149,19 +149,28 @@ class RasterGenerator:
         except Permanent as error:
             raise ConfigError(f"generators.{self._name}.options.destination: {error.reason}") from error
 
-    async def _made(self, wanted: Asked, place: S3Location) -> Record:
+    async def _made(self, wanted: Asked, place: S3Location, version: Version) -> Record:
         """Return what is known of the COG, and make it first unless it was made of this source before."""
         known = await self._destination.known(place)
+        if known is not None and known.is_newer_than(version):
+            return known  # a late older message: the newer item's COG stays, and its own item will be superseded
         async with self._folder() as folder:
             async with self._sources.open(wanted.href) as opened:
                 if known is not None and known.is_of(self._digest, identity=opened.identity):
-                    return known
+                    return await self._confirmed(known, place, version, opened.identity)
                 saved = await self._save(opened, wanted, folder / "source")
             if known is not None and known.is_of(self._digest, content=saved.sha256):
-                known = replace(known, source_identity=opened.identity)
-                await self._destination.remember(known, place)
-                return known
-            return await self._make(wanted, opened.identity, saved, folder, place)
+                return await self._confirmed(known, place, version, opened.identity)
+            record = await self._make(wanted, opened.identity, saved, folder, place)
+            await self._destination.remember(record := record.at(version), place)
+            return record
+
+    async def _confirmed(self, known: Record, place: S3Location, version: Version, identity: str) -> Record:
+        """Note that a COG that is there is what a message asked for; nothing is written when that is known."""
+        record = replace(known, source_identity=identity).at(version)
+        if record != known:
+            await self._destination.remember(record, place)
+        return record
 
     async def _save(self, opened: Opened, wanted: Asked, path: Path) -> Saved:
         limit_s = self._options.transfer_timeout_s
@@ -173,7 +182,7 @@ class RasterGenerator:
             raise Transient(text, error_class="source_timeout") from None
 
     async def _make(self, wanted: Asked, identity: str, saved: Saved, folder: Path, place: S3Location) -> Record:
-        """Have the COG made of a saved source, and bring it to its place."""
+        """Have the COG made of a saved source, and bring it to its place; what is known of it is not written yet."""
         cog = folder / "cog.tif"
         job = {"source": str(folder / "source"), "cog": str(cog)}
         (told,) = await self._pool.run(job, origin=wanted.origin)
@@ -190,9 +199,7 @@ class RasterGenerator:
         )
         self._item(wanted, record, place)  # what makes no item is not uploaded either
         etag = await self._destination.upload(cog, digest, place)
-        record = replace(record, cog_etag=etag)
-        await self._destination.remember(record, place)
-        return record
+        return replace(record, cog_etag=etag)
 
     def _item(self, wanted: Asked, record: Record, place: S3Location) -> dict[str, Any]:
         href = self._destination.href(place)

@@ -11,6 +11,7 @@ import yaml
 from stacworker.errors import ConfigError
 from stacworker.pipelines.expand import expand
 from stacworker.pipelines.folder import Broken, Pipeline, read_pipeline, read_pipelines
+from stacworker.pipelines.loaded import with_pipelines
 from stacworker.settings import Settings
 
 URL = "https://sqs.us-west-2.amazonaws.com/123456789012/items"
@@ -108,6 +109,72 @@ def test_a_mistake_is_one_line_that_says_what_to_do(tmp_path: Path, settings: di
     assert told in line
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("self", "&a [*a]", "the top level must be a mapping"),
+        ("alias", "triggers: &a {once: [*a]}", "holds itself"),
+        (
+            "bomb",
+            "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+            + "".join(
+                f"{here}: &{here} [{','.join(f'*{before}' for _ in range(10))}]\n"
+                for before, here in zip("abcdef", "bcdefg", strict=True)
+            ),
+            "more than 50,000 values",
+        ),
+        ("my data", "triggers: {once: true}", "which is its id"),
+        ("x" * 60, "triggers: {once: true}", "at most 59"),
+        ("list", "- a", "the top level must be a mapping"),
+        ("null", "triggers: null", "triggers"),
+        ("digits", "id: 123\ntriggers: {once: true}", "id: "),
+    ],
+)
+def test_odd_files_and_names_are_told(tmp_path: Path, name: str, text: str, told: str) -> None:
+    """Without a traceback, without much memory, and nobody else is kept from running."""
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "items.py").touch()
+    (folder / "pipeline.yaml").write_text(text)
+    assert any(told in problem for problem in problems(folder)), problems(folder)
+
+
+def test_other_odd_folders(tmp_path: Path) -> None:
+    """One that is half written is none; a misnamed file and a module named like Python's own are told."""
+    add(tmp_path, ".new.part", "items.py")
+    add(tmp_path, "shadow", "items.py", "types.py")
+    (tmp_path / "misnamed").mkdir()
+    (tmp_path / "misnamed" / "pipeline.yml").touch()
+    found = {each.id: each for each in read_pipelines(tmp_path, environ={})}
+    assert sorted(found) == ["misnamed", "shadow"]
+    assert "types.py: rename it" in str(found["shadow"])
+    assert "name it pipeline.yaml" in str(found["misnamed"])
+
+
+def test_one_that_is_switched_off_may_be_broken(tmp_path: Path) -> None:
+    """It is no reason not to start."""
+    add(tmp_path, "good", "items.py", triggers={"once": True})
+    add(tmp_path, "off", "items.py", enabled=False, triggers={"queue_url": "${NOT_SET_URL}"})
+    settings = Settings(pipelines={"folder": str(tmp_path)})  # type: ignore[arg-type]
+    loaded = with_pipelines(settings, {})
+    assert ([each.id for each in loaded.pipelines], loaded.broken) == (["good"], ())
+
+
+def test_a_broken_one_is_known_by_its_id(tmp_path: Path) -> None:
+    """`only` finds it, and what is told is what is wrong with it."""
+    add(tmp_path, "folder", "items.py", id="myid", colection="x")
+    (found,) = read_pipelines(tmp_path, environ={}, only=["myid"])
+    assert isinstance(found, Broken)
+    assert "did you mean collection?" in found.problems[0]
+
+
+def test_a_lock_has_to_hold_what_requirements_name(tmp_path: Path) -> None:
+    """What was added to requirements.txt since is asked for, and so missed."""
+    folder = add(tmp_path, "a", "items.py", "requirements.lock")
+    (folder / "requirements.txt").write_text("attrs>=1  # for x\n\n--no-binary x\nsix\n")
+    assert whole(folder).generator.requirements == ("attrs>=1", "six")
+
+
 def test_secrets_are_not_repeated(tmp_path: Path) -> None:
     """A mistake's line names the key and never the value."""
     (line,) = problems(add(tmp_path, "a", "items.py", limits={"max_in_flight": "hunter2"}))
@@ -153,7 +220,8 @@ def test_a_pipeline_becomes_consumers_a_generator_and_a_collection(tmp_path: Pat
     )
     own = {"name": "own", "type": "generate", "queue_url": URL + "2"}
     settings = Settings(consumers=(own,), generators={"mine": {"type": "m:f"}})  # type: ignore[arg-type]
-    found = expand(settings, [whole(folder)])
+    found, fitting, clashing = expand(settings, [whole(folder)])
+    assert (len(fitting), clashing) == (1, [])
     assert [
         (each.name, each.queue_url, each.generators, each.collection, each.max_in_flight) for each in found.consumers
     ] == [
@@ -166,10 +234,38 @@ def test_a_pipeline_becomes_consumers_a_generator_and_a_collection(tmp_path: Pat
 
 
 def test_names_and_queues_are_used_once(tmp_path: Path) -> None:
-    """Of a pipeline and the settings, and of two pipelines."""
+    """Of a pipeline and the settings, and of two pipelines: the later one does not run."""
     first, second = add(tmp_path, "a", "items.py"), add(tmp_path, "b", "items.py")
     settings = Settings(generators={"a": {"type": "m:f"}})  # type: ignore[dict-item]
-    with pytest.raises(ConfigError, match="the id 'a' is that of an entry in generators too"):
-        expand(settings, [whole(first)])
-    with pytest.raises(ConfigError, match=r"queue_url .* is used 2 times"):
-        expand(Settings(), [whole(first), whole(second)])
+    _, fitting, (clash,) = expand(settings, [whole(first)])
+    assert (fitting, "the id 'a' is that of another generator" in clash.problems[0]) == ([], True)
+    _, fitting, (clash,) = expand(Settings(), [whole(first), whole(second)])
+    assert ([each.id for each in fitting], clash.id, "is used 2 times" in clash.problems[0]) == (["a"], "b", True)
+
+
+def test_what_pipelines_ask_of_themselves_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """Nobody else is called so."""
+    first = add(tmp_path, "x", "items.py", triggers={"once": True})
+    second = add(tmp_path, "x.own", "items.py")
+    _, fitting, clashing = expand(Settings(), [whole(second), whole(first)])
+    assert ([each.id for each in fitting], [each.id for each in clashing]) == (["x.own"], ["x"])
+
+
+def test_a_collections_settings_stand_in_one_place(tmp_path: Path) -> None:
+    """Of two pipelines of one collection only one says how it is loaded; none says it for all collections."""
+    folders = [
+        add(
+            tmp_path,
+            name,
+            "items.py",
+            triggers={"once": True},
+            collection="c",
+            loading={"conflict": conflict},
+        )
+        for name, conflict in (("a", "error"), ("b", "ignore"))
+    ]
+    found, fitting, (clash,) = expand(Settings(), [whole(folder) for folder in folders])
+    assert ([each.id for each in fitting], found.collection("c").conflict) == (["a"], "error")
+    assert "collections.c is set elsewhere too" in clash.problems[0]
+    told = problems(add(tmp_path, "d", "items.py", collection="default", loading={"conflict": "error"}))
+    assert "`default` stands for all collections" in told[0]

@@ -82,7 +82,8 @@ async def test_a_schedule_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
     sleep = asyncio.sleep
 
     async def quickly(seconds: float) -> None:
-        slept.append(seconds)
+        if seconds:
+            slept.append(seconds)
         await sleep(0)
 
     monkeypatch.setattr("stacworker.pipelines.triggers.asyncio.sleep", quickly)
@@ -100,20 +101,60 @@ async def test_what_fails_begins_again_after_a_pause(monkeypatch: pytest.MonkeyP
     sleep = asyncio.sleep
 
     async def quickly(seconds: float) -> None:
-        slept.append(seconds)
+        if seconds:
+            slept.append(seconds)
         await sleep(0)
 
     monkeypatch.setattr("stacworker.pipelines.triggers.asyncio.sleep", quickly)
-    failures: list[Exception] = [Transient("no answer"), KeyError("host"), Transient("no answer")]
+    failures: list[BaseException] = [SystemExit(3), asyncio.CancelledError(), KeyError("host"), Transient("no answer")]
 
     class Feed:
         async def requests(self) -> AsyncIterator[str]:
-            yield "first"
             if failures:
                 raise failures.pop()
-            yield "second"
+            yield "first"
 
     await triggers(queue, feed=Feed(), once=["x"], metrics=metrics).run()
-    assert sorted(waiting(queue)) == ["first", "second", "x"]
-    assert slept == [5.0, 10.0, 20.0]
-    assert metrics.registry.get_sample_value("stacworker_trigger_failures_total", {"pipeline": "p"}) == 3
+    assert sorted(waiting(queue)) == ["first", "x"]
+    assert slept == [5.0, 10.0, 20.0, 40.0]
+    assert metrics.registry.get_sample_value("stacworker_trigger_failures_total", {"pipeline": "p"}) == 4
+
+
+async def test_what_has_worked_meanwhile_pauses_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure now and then is no outage."""
+    queue = MemoryQueue("p")
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def quickly(seconds: float) -> None:
+        if seconds:
+            slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("stacworker.pipelines.triggers.asyncio.sleep", quickly)
+    left = [3, 2, 1]
+
+    class Feed:
+        async def requests(self) -> AsyncIterator[str]:
+            yield f"request {len(left)}"
+            if left:
+                raise ConnectionError(str(left.pop()))
+
+    await triggers(queue, feed=Feed()).run()
+    assert slept == [5.0, 5.0, 5.0]
+
+
+async def test_a_feed_that_never_waits_leaves_others_their_turn() -> None:
+    """Not even when it gives the same request for ever."""
+    queue = MemoryQueue("p")
+
+    class Feed:
+        async def requests(self) -> AsyncIterator[str]:
+            while True:
+                yield "same"
+
+    running = asyncio.create_task(triggers(queue, feed=Feed()).run())
+    assert await take(queue) == ["same"]
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
