@@ -237,7 +237,7 @@ async def test_what_fails_in_an_inventory_is_told_and_tried_again(
 async def test_what_is_refused_does_not_stand_in_the_way(
     folder: Folder, serving: Callable[..., Worker], catalogue: Catalogue
 ) -> None:
-    """More bad requests than the queue in memory holds: each is in the log with its reason, the good one comes through."""
+    """More bad requests than the queue in memory holds: each is in the log with its reason; the good one is loaded."""
     folder.add(
         "listed",
         {"triggers": {"once": True}, "collection": "things"},
