@@ -15,7 +15,7 @@ from importlib.metadata import version as installed_version
 
 import structlog
 
-from stacworker import __version__, log
+from stacworker import __version__, log, tracing
 from stacworker.aws import Aws
 from stacworker.consume.engine import Engine
 from stacworker.errors import ConfigError, StacworkerError
@@ -90,6 +90,9 @@ async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | Non
     status = Status(lifecycle)
     metrics.draining.set_function(lambda: float(lifecycle.draining.is_set()))
     async with AsyncExitStack() as stack:
+        if settings.tracing.enabled:
+            tracing.switch_on(__version__, sample_ratio=settings.tracing.sample_ratio)
+            stack.push_async_callback(asyncio.to_thread, tracing.switch_off)
         if settings.http.enabled:
             app = create_app(status, metrics.registry)
             await stack.enter_async_context(serving(app, host=settings.http.host, port=settings.http.port))

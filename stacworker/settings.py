@@ -45,6 +45,7 @@ __all__ = [
     "OutputSettings",
     "PipelinesSettings",
     "Settings",
+    "TracingSettings",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -413,6 +414,15 @@ class HttpSettings(_Section):
     """False: no port is opened."""
 
 
+class TracingSettings(_Section):
+    """OpenTelemetry traces; where they go, the standard OTEL_EXPORTER_OTLP_… variables say."""
+
+    enabled: bool = False
+    """Export spans; needs the extra `tracing`."""
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The part of the traces beginning here that is kept; what a producer began is kept if it says so."""
+
+
 class LogSettings(_Section):
     """Logs go to standard error."""
 
@@ -456,6 +466,8 @@ class Settings(BaseSettings):
     """After SIGTERM, messages in hand have this long; shorter than the grace period of what stops us."""
     log: LogSettings = LogSettings()
     """Logs."""
+    tracing: TracingSettings = TracingSettings()
+    """Traces."""
 
     _yaml_file: ClassVar[Path | None] = None
 

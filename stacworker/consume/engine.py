@@ -16,6 +16,7 @@ from random import random as system_random
 
 import structlog
 
+from stacworker import tracing
 from stacworker.api import Consumer, Message
 from stacworker.consume.acks import Acks
 from stacworker.consume.circuit import Circuit
@@ -250,9 +251,7 @@ class Engine:
                     await self._give_back(lease, 0)
                 else:
                     worked_on = True
-                    error = await self._work(message)
-                    # Until it is settled it is neither done nor anybody else's: a drain's end releases it.
-                    outcome, again_after_s = await self._settler.settle(lease.message, error)
+                    outcome, again_after_s = await self._outcome(lease)
                     if again_after_s is None:
                         await self._acks.delete(lease)
                     else:
@@ -272,6 +271,26 @@ class Engine:
             self._count(outcome)
             if (me := asyncio.current_task()) is not None:
                 self._messages.discard(me)  # now and not a turn of the loop later: the accounts add up at any moment
+
+    async def _outcome(self, lease: Lease) -> tuple[Outcome, float | None]:
+        """Work on a message, and return how it ends and after how long it comes again, if it does."""
+        message = lease.message
+        with tracing.span(
+            f"process {self._queue.name}",
+            kind="consumer",
+            carried_by=message.attributes,
+            messaging__system="aws_sqs",
+            messaging__operation__type="process",
+            messaging__destination__name=self._queue.name,
+            messaging__message__id=message.id,
+            stacworker__receive_count=message.receive_count,
+        ) as span:
+            error = await self._work(message)
+            # Until it is settled it is neither done nor anybody else's: a drain's end releases it.
+            outcome, again_after_s = await self._settler.settle(lease.message, error)
+            if span is not None:
+                tracing.tell(span, outcome.value, error)
+            return outcome, again_after_s
 
     def _count(self, outcome: Outcome) -> None:
         self._count_outcome[outcome].inc()

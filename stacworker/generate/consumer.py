@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from packaging.utils import canonicalize_name
 
+from stacworker import tracing
 from stacworker.api import Document, Generator, Message, Request, Sink
 from stacworker.envelope.reader import Reader, Requests
 from stacworker.envelope.stac import resendable
@@ -142,7 +143,8 @@ class GenerateConsumer:
     async def _generate(self, name: str, request: Request) -> Sequence[dict[str, Any]]:
         """Return a request's items; a generator may be a class of the user's, and raise anything."""
         try:
-            return await self._generators[name].generate(request)
+            with tracing.span(f"generate {name}", stacworker__generator=name, stacworker__origin=request.origin):
+                return await self._generators[name].generate(request)
         except StacworkerError:
             raise
         except Exception as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from stacworker import tracing
 from stacworker.errors import Permanent, StacworkerError
 from stacworker.inflight import InFlight
 from stacworker.load.bisect import Isolated, load_isolating
@@ -182,10 +183,18 @@ class Batcher:
             )
 
         # A refused item must not cost the next newest of its id, so that one is tried after it.
-        while rivals:
-            found = await load_isolating(load, [entries[-1].item for entries in rivals.values()])
-            self._metrics.batch_bisections.labels(label).inc(found.splits)
-            self._settle(label, rivals, found)
+        with tracing.span(
+            f"load {lane.collection}",
+            kind="client",
+            links=(entry.submission.trace for entry in _all(rivals)),
+            db__system__name="postgresql",
+            db__operation__batch__size=len(rivals),
+            stacworker__collection=lane.collection,
+        ):
+            while rivals:
+                found = await load_isolating(load, [entries[-1].item for entries in rivals.values()])
+                self._metrics.batch_bisections.labels(label).inc(found.splits)
+                self._settle(label, rivals, found)
 
     def _settle(self, label: str, rivals: Rivals, found: Isolated) -> None:
         """Tell each submission what became of its items; leave in `rivals` what has to be tried next."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import Gauge
 
+from stacworker import tracing
 from stacworker.errors import Permanent, StacworkerError
 from stacworker.load.prepare import Prepared
 from stacworker.settings import CollectionSettings
@@ -26,6 +27,7 @@ class Submission:
         self.failure: StacworkerError | None = None
         self.entries: list[Entry] = []
         self.done = asyncio.get_running_loop().create_future()
+        self.trace = tracing.here()
         self.left = size
 
     def settle(self, index: int, verdict: Permanent | None) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+from stacworker import tracing
 from stacworker.api import Document
 from stacworker.aws import translated
 from stacworker.errors import ConfigError, Permanent, StacworkerError, Transient
@@ -114,12 +115,13 @@ class _MessageSink(ABC):
         text = item_json(document)
         # The two characters that JSON leaves as they are and SQS does not take.
         text = text.replace(b"\xef\xbf\xbe", b"\\ufffe").replace(b"\xef\xbf\xbf", b"\\uffff")
-        if len(text) <= self._max_bytes:
-            return _Letter(text)
+        carried = tracing.carried()
+        if len(letter := _Letter(text, carried)) <= self._max_bytes:
+            return letter
         if self._overflow is None:
             advice = "set output_overflow: s3://bucket/prefix/, or use output: load or an s3:// output"
             raise self._too_large(document, len(text), advice)
-        letter = _Letter(await self._overflow.put(document, text), attributes_of(len(text)))
+        letter = _Letter(await self._overflow.put(document, text), {**attributes_of(len(text)), **carried})
         if len(letter) > self._max_bytes:
             raise self._too_large(document, len(letter), "its ids alone are too long for a message", "a pointer of ")
         return letter
