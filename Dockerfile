@@ -54,6 +54,8 @@ ENV PATH=/opt/stacworker/venv/bin:$PATH \
     UV_LINK_MODE=copy \
     UV_COMPILE_BYTECODE=1 \
     STACWORKER_ENVIRONMENTS__FOLDER=/opt/stacworker/environments
+# Where nothing else is mounted there, and for Fargate, which takes the rights of a mount from here.
+VOLUME ["/tmp"]
 WORKDIR /pipelines
 USER 10001:0
 EXPOSE 8080
