@@ -217,7 +217,7 @@ class Trial:
         code, took_s = await worker.stop(GRACE_S)
         after, generated = await catalogue.count("things"), await catalogue.count("naip")
         say(
-            f"▸ SIGTERM after {before} of {ITEMS} items: exit code {code} after {took_s:.1f} s (grace period {GRACE_S} s), "
+            f"▸ SIGTERM after {before} of {ITEMS} items: exit code {code} after {took_s:.1f} s (of {GRACE_S} s), "
             f"{after - before} more loaded meanwhile, {generated} of {GRANULES} generated so far"
         )
         if code != 0 or took_s >= GRACE_S:

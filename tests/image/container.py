@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 STRICT = (
-    *("--read-only", "--read-only-tmpfs=false", "--tmpfs=/tmp:rw,mode=1777,size=512m", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
+    *(
+        "--read-only",
+        "--read-only-tmpfs=false",
+        "--tmpfs=/tmp:rw,mode=1777,size=512m",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+    ),
     # What a container gets by default may be more than this machine may give.
     *("--ulimit=nofile=20000:20000", "--ulimit=nproc=9000:9000"),
     *("--network=host", "--http-proxy=false", "--log-driver=k8s-file"),
@@ -111,7 +117,9 @@ class Container:
     async def stop(self, grace_s: int) -> tuple[int, float]:
         """SIGTERM, and SIGKILL after the grace period, as clusters do; return exit code and seconds taken."""
         began = time.monotonic()
-        await asyncio.to_thread(self._host.podman_run, "stop", "--time", str(grace_s), self.name, timeout_s=grace_s + 60)
+        await asyncio.to_thread(
+            self._host.podman_run, "stop", "--time", str(grace_s), self.name, timeout_s=grace_s + 60
+        )
         return int(self.state()["ExitCode"]), time.monotonic() - began
 
     def log(self) -> str:
