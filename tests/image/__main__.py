@@ -23,11 +23,11 @@ from stacworker.demo.rasters import Granule, make_granules
 from stacworker.testing.localstack import REGION, LocalStack
 from stacworker.testing.postgres import Postgres
 from tests.image.container import Container, Failed, Host, a_uid, free_port
-from tests.image.contents import check_contents
+from tests.image.contents import check_contents, check_nothing_of_this_machine
 from tests.integration.worker import Catalogue, catalogue_at, item
 
 ITEMS = 20_000
-GRANULES = 40
+GRANULES = 300
 DRAIN_S = 30
 GRACE_S = DRAIN_S + 20
 """The drain, 15 s for what does not let itself be cancelled, and some for podman itself."""
@@ -259,10 +259,12 @@ async def _trial(arguments: argparse.Namespace) -> None:
         try:
             locks = ["runtime.txt", *(f"extra-{extra}.txt" for extra in arguments.extras.split())]
             told = check_contents(host, trial.container(arguments.image), arguments.image, locks)
+            images = (arguments.base, arguments.image, arguments.pipelines_image)
+            check_nothing_of_this_machine(*map(trial.container, images))
             for name, text in told.items():
                 say(f"▸ {name}: {text}")
-            for image in (arguments.base, arguments.image, arguments.pipelines_image):
-                say(f"▸ size of {image}: {host.image(image)['Size'] / 1e6:.0f} MB")
+            for image in images:
+                say(f"▸ size of {image.removeprefix('docker.io/library/')}: {host.image(image)['Size'] / 1e6:.0f} MB")
             trial.commands()
             async with catalogue_at(servers.dsn) as catalogue:
                 await trial.interrupted(catalogue)

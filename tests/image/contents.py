@@ -52,6 +52,17 @@ def check_contents(host: Host, container: Container, image: str, locks: list[str
     }
 
 
+_BROUGHT_IN = "cat /etc/ssl/certs/* | sha256sum; cat /etc/pip.conf 2>/dev/null; true"
+
+
+def check_nothing_of_this_machine(base: Container, *images: Container) -> None:
+    """Check that the certificates and the package index that were mounted for the build are in no image."""
+    expected = base.command("-c", _BROUGHT_IN, entrypoint="sh").stdout
+    for image in images:
+        if (found := image.command("-c", _BROUGHT_IN, entrypoint="sh").stdout) != expected:
+            raise Failed(f"the build left something of this machine in the image: {found} instead of {expected}")
+
+
 def _pins(path: Path) -> set[tuple[str, str]]:
     found = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {(_normal(name), version) for name, version in found}
