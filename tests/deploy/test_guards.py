@@ -35,6 +35,8 @@ def scaled(pods: int, **more: Any) -> Document:
         ({"workers": {}}, "workers: name at least one"),
         (minimal(items={"enabled": False}), "workers: name at least one"),
         (minimal(items={"config": {"consumers": []}}), "workers.items: it has nothing to do"),
+        (minimal(workers={"migrate": {}}), "workers.migrate: the chart has another use for that name"),
+        (minimal(workers={"a-pipelines": {}}), "workers.a-pipelines: the chart has another use for that name"),
         (minimal(image={"tag": "latest"}), "image.tag: latest is refused"),
         (minimal(image={"tag": ""}), "image.tag: name a version, or give image.digest"),
         (
@@ -57,7 +59,7 @@ def scaled(pods: int, **more: Any) -> Document:
                 },
                 items={"config": {"database": {"secret_arn": "b"}}},
             ),
-            "workers.items.config.database.secret_arn: database.secretArn is given too",
+            "workers.items.config.database.secret_arn: database.secretArn or existingSecret is given too",
         ),
         (
             minimal(items={"config": {"http": {"enabled": False}}}),
@@ -74,7 +76,7 @@ def scaled(pods: int, **more: Any) -> Document:
         ),
         (
             minimal(items={"terminationGracePeriodSeconds": 80}),
-            "workers.items.terminationGracePeriodSeconds: 80 is too short: config.drain_timeout_s 60 + preStopSeconds 5 +",
+            "workers.items.terminationGracePeriodSeconds: 80 is too short: config.drain_timeout_s 60 + preStopSeconds",
         ),
         (
             minimal(items={"config": {"drain_timeout_s": 300}}),

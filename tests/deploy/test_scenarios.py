@@ -183,6 +183,13 @@ def test_a_worker_says_only_what_differs() -> None:
     assert "lifecycle" not in pod["containers"][0]
 
 
+def test_the_folder_of_environments_is_the_settings_one() -> None:
+    """The image names a folder by variable; where the settings name another, a variable says so too."""
+    values = minimal(items={"config": {"environments": {"folder": "/tmp/environments"}}})
+    env = deployment(values)["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "STACWORKER_ENVIRONMENTS__FOLDER", "value": "/tmp/environments"} in env
+
+
 def test_large_numbers_stay_whole() -> None:
     """Helm reads numbers as floats; none may arrive as 2.56e+08."""
     consumers = [{**minimal()["workers"]["items"]["config"]["consumers"][0], "max_in_flight_bytes": 256_000_000}]
@@ -275,6 +282,7 @@ def test_a_worker_without_a_database_gets_no_login() -> None:
         pod = of_kind(documents, "Deployment")["demo-stacworker-requests"]["spec"]["template"]["spec"]
         assert "STACWORKER_DATABASE__DSN" not in {each["name"] for each in pod["containers"][0]["env"]}
         assert "database" not in yaml.safe_load(settings_texts(documents)["demo-stacworker-requests"])
+        assert of_kind(documents, "Job") == {}, "there is nothing to migrate"
 
 
 def test_dashboards_and_rules_come_from_the_charts_files(tmp_path: Path) -> None:
@@ -294,7 +302,7 @@ def test_dashboards_and_rules_come_from_the_charts_files(tmp_path: Path) -> None
 
     rule = of_kind(documents, "PrometheusRule")["demo-stacworker-stacworker-alerts"]
     assert (rule["spec"], rule["metadata"]["labels"]["release"], problems(rule)) == (rules, "p", [])
-    shown = of_kind(documents, "ConfigMap")["demo-stacworker-overview"]
+    shown = of_kind(documents, "ConfigMap")["demo-stacworker-dashboard-overview"]
     assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(shown["data"]["demo-stacworker-overview.json"]) == dashboard
 

@@ -34,14 +34,17 @@ The constants are stacworker's own defaults (stacworker/settings.py); a test hol
 {{- $where := printf "workers.%s" .name -}}
 {{- $worker := .worker -}}
 {{- $config := $worker.config -}}
+{{- if or (eq .name "migrate") (hasSuffix "-pipelines" .name) -}}
+{{- fail (printf "%s: the chart has another use for that name; choose one that is not migrate and does not end in -pipelines" $where) -}}
+{{- end -}}
 {{- if not (or $config.consumers $worker.pipelines (dig "pipelines" "folder" "" $config)) -}}
 {{- fail (printf "%s: it has nothing to do: give config.consumers, pipelines or config.pipelines.folder" $where) -}}
 {{- end -}}
 {{- if dig "database" "dsn" "" $config -}}
 {{- fail (printf "%s.config.database.dsn: a DSN is a secret and this is a ConfigMap: use database.existingSecret or database.secretArn" $where) -}}
 {{- end -}}
-{{- if and .root.Values.database.secretArn (dig "database" "secret_arn" "" $config) -}}
-{{- fail (printf "%s.config.database.secret_arn: database.secretArn is given too; give one of them" $where) -}}
+{{- if and (or .root.Values.database.secretArn .root.Values.database.existingSecret.name) (dig "database" "secret_arn" "" $config) -}}
+{{- fail (printf "%s.config.database.secret_arn: database.secretArn or existingSecret is given too; give one of them" $where) -}}
 {{- end -}}
 {{- if eq (dig "http" "enabled" true $config) false -}}
 {{- fail (printf "%s.config.http.enabled: probes need the port: leave it open" $where) -}}

@@ -21,6 +21,10 @@
 
 {{- define "stacworker.workerEnv" -}}
 {{ include "stacworker.baseEnv" . }}
+{{- with dig "environments" "folder" "" .worker.config }}
+# The image names a folder of its own in this variable, and variables win over the settings' file.
+- {name: STACWORKER_ENVIRONMENTS__FOLDER, value: {{ . | quote }}}
+{{- end }}
 {{- if include "stacworker.usesDatabase" .worker }}
 {{- include "stacworker.databaseEnv" .root.Values.database.existingSecret }}
 {{- end }}
