@@ -20,6 +20,10 @@ _POSITIVE: Schema = {"type": "integer", "minimum": 1}
 _SECONDS: Schema = {"type": "integer", "minimum": 1}
 _FREE: Schema = {"type": "object"}
 _LABELS: Schema = {"type": "object", "additionalProperties": _TEXT}
+_OUR_LABELS = (
+    r"^(app\.kubernetes\.io/(name|instance|component|version|managed-by|part-of)|helm\.sh/chart|stacworker/task)$"
+)
+_OTHER_LABELS: Schema = {**_LABELS, "propertyNames": {"not": {"pattern": _OUR_LABELS}}}
 _MAPS: Schema = {"type": "array", "items": {"type": "object"}}
 _NAMED: Schema = {"type": "array", "items": {"type": "object", "required": ["name"]}}
 _WORDS: Schema = {"type": "array", "items": _TEXT}
@@ -37,7 +41,7 @@ _BUDGET: Schema = {
 
 # What the defaults' types alone do not say. Keys of workers stand under `defaults`.
 _SAID: dict[str, Schema] = {
-    "commonLabels": _LABELS,
+    "commonLabels": _OTHER_LABELS,
     "commonAnnotations": _LABELS,
     "image.repository": {"type": "string", "minLength": 1},
     "image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
@@ -76,7 +80,7 @@ _SAID: dict[str, Schema] = {
     "defaults.extraVolumes": _NAMED,
     "defaults.extraVolumeMounts": _NAMED,
     "defaults.initContainers": _NAMED,
-    "defaults.podLabels": _LABELS,
+    "defaults.podLabels": _OTHER_LABELS,
     "defaults.podAnnotations": _LABELS,
     "defaults.nodeSelector": _LABELS,
     "defaults.tolerations": _MAPS,

@@ -9,32 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.chart import CHART, Document
-from tests.deploy.comments import unexplained
+from tests.deploy.chart import Document
 from tests.deploy.kubernetes import problems
 from tests.deploy.kustomize import build
 from tests.deploy.manifests import BASE, OVERLAYS, base_files, from_chart, normal, overlay_files
-from tests.deploy.readme import README, readme
-from tests.deploy.schema import SCHEMA, schema
 
 ADVICE = "run scripts/chart --write"
 FOLDERS = [BASE, *sorted(path.parent for path in OVERLAYS.glob("*/kustomization.yaml"))]
 folders = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
-
-
-def test_the_readme_says_what_the_values_say() -> None:
-    """The table in README.md is made from the comments of values.yaml."""
-    assert README.read_text(encoding="utf-8") == readme(), ADVICE
-
-
-def test_every_value_is_explained() -> None:
-    """No value is without a comment that gets into README.md."""
-    assert unexplained((CHART / "values.yaml").read_text(encoding="utf-8")) == []
-
-
-def test_the_schema_is_that_of_values_and_settings() -> None:
-    """values.schema.json has the shape of values.yaml and the settings of this stacworker."""
-    assert SCHEMA.read_text(encoding="utf-8") == schema(), ADVICE
 
 
 def test_the_manifests_are_what_the_chart_renders() -> None:

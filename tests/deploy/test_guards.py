@@ -203,6 +203,14 @@ def test_the_guards_know_stacworkers_own_defaults() -> None:
         (minimal(items={"autoscaling": {"maxReplicas": 0}}), "at '/workers/items/autoscaling/maxReplicas'"),
         (minimal(workers={"Items_2": {}}), "invalid propertyName 'Items_2'"),
         (minimal(workers={"a" * 21: {}}), f"invalid propertyName '{'a' * 21}'"),
+        (
+            minimal(commonLabels={"app.kubernetes.io/component": "a"}),
+            "invalid propertyName 'app.kubernetes.io/component'",
+        ),
+        (
+            minimal(items={"podLabels": {"app.kubernetes.io/name": "a"}}),
+            "invalid propertyName 'app.kubernetes.io/name'",
+        ),
         (minimal(image={"digest": "sha256:abc"}), "at '/image/digest'"),
         (minimal(image={"pullPolicy": "Sometimes"}), "at '/image/pullPolicy'"),
         (minimal(database={"secretArn": "pgstac"}), "at '/database/secretArn'"),

@@ -14,6 +14,7 @@ from stacworker import __version__
 from stacworker.config import load_settings
 from tests.deploy.chart import (
     CHART,
+    ROOT,
     SCENARIOS,
     Document,
     minimal,
@@ -37,6 +38,19 @@ def values_of(path: Path) -> Document:
 def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read settings from the rendered files alone."""
     monkeypatch.delenv("STACWORKER_CONFIG", raising=False)
+
+
+def test_the_values_in_the_documentation_install() -> None:
+    """What docs/kubernetes.md tells people to write is taken as it stands there."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    example = text.partition("```yaml\n# values.yaml\n")[2].partition("```")[0]
+    documents = render(yaml.safe_load(example), release="stacworker")
+    assert {name for kind, name in ((each["kind"], each["metadata"]["name"]) for each in documents)} >= {
+        "stacworker-items",
+        "stacworker-requests",
+        "stacworker-migrate",
+    }
+    assert [line for each in documents for line in problems(each)] == []
 
 
 @scenarios
@@ -168,7 +182,7 @@ def test_a_worker_says_only_what_differs() -> None:
     """Mappings are merged over the defaults, false and 0 count, lists are replaced, null removes."""
     values = minimal(
         defaults={
-            "config": {"log": {"level": "debug", "format": "json"}, "fetch": {"max_concurrency": 3}},
+            "config": {"log": {"level": "debug", "format": "json"}, "fetch": {"max_concurrency": 3}, "http": None},
             "tolerations": [{"key": "a", "operator": "Exists"}],
             "preStopSeconds": 7,
         },

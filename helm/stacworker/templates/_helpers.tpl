@@ -91,6 +91,11 @@ annotations:
 {{- range $name, $own := .Values.workers -}}
 {{- $worker := deepCopy $.Values.defaults -}}
 {{- include "stacworker.overlay" (dict "onto" $worker "over" (deepCopy (default dict $own))) -}}
+{{- range $key, $value := $worker.config -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $worker.config $key -}}
+{{- end -}}
+{{- end -}}
 {{- if $worker.enabled -}}
 {{- $_ := set $workers $name $worker -}}
 {{- end -}}
@@ -111,8 +116,7 @@ annotations:
 
 {{/* The settings of a worker, as they stand in its ConfigMap. */}}
 {{- define "stacworker.settings" -}}
-{{- $config := dict -}}
-{{- include "stacworker.overlay" (dict "onto" $config "over" (deepCopy .worker.config)) -}}
+{{- $config := deepCopy .worker.config -}}
 {{- $http := merge (deepCopy (default dict $config.http)) (dict "host" "0.0.0.0" "port" 8080) -}}
 {{- $_ := set $config "http" $http -}}
 {{- $_ := set $config "drain_timeout_s" (default 60 $config.drain_timeout_s) -}}
