@@ -20,8 +20,9 @@ from stacworker.api import Consumer, Sink
 from stacworker.aws import NO_ACCESS, Aws, translated
 from stacworker.consume.deadletter import DeadLetters
 from stacworker.consume.engine import Engine, Limits
-from stacworker.consume.memory import MemoryQueue
+from stacworker.consume.memory import MemoryQueue, RefusalLog
 from stacworker.consume.outcome import unexpected
+from stacworker.consume.queue import DeadLetterBox
 from stacworker.consume.sqs import QueueInfo, SqsQueue
 from stacworker.database import ConnectArgs, Credentials, Database, iam_credentials
 from stacworker.envelope.objects import S3Objects
@@ -75,7 +76,7 @@ class Parts:
         """Check what one consumer's settings name, and return its engine."""
         queue = await self._queue(settings.queue_url)
         try:
-            info = await self._reach(queue.describe)
+            info = await self.reach(queue.describe)
         except Permanent as error:
             raise ConfigError(f"consumers[{settings.name}].queue_url: {error.reason}") from error
         return Engine(
@@ -100,7 +101,7 @@ class Parts:
 
     def memory_queue(self, url: str) -> MemoryQueue:
         """Return the queue in memory of this address."""
-        found: MemoryQueue = self.opened.setdefault(url, MemoryQueue(url.removeprefix(MEMORY)))
+        found: MemoryQueue = self.opened.setdefault(url, MemoryQueue(url))
         return found
 
     async def _queue(self, url: str) -> SqsQueue | MemoryQueue:
@@ -114,7 +115,7 @@ class Parts:
         found: _Result = self.opened[name]
         return found
 
-    async def _reach(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def reach(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
         """Call until what is called answers; gives up after START_TIMEOUT_S."""
         deadline = time.monotonic() + START_TIMEOUT_S
         pause_s = 0.5
@@ -141,17 +142,17 @@ class Parts:
         def open_() -> Awaitable[Any]:
             return self.stack.enter_async_context(self.aws.client(service, **options))
 
-        return await self._once(service, lambda: self._reach(open_))
+        return await self._once(service, lambda: self.reach(open_))
 
-    async def _dead_letters(self, settings: ConsumerSettings, info: QueueInfo) -> DeadLetters | None:
+    async def _dead_letters(self, settings: ConsumerSettings, info: QueueInfo) -> DeadLetterBox | None:
         url = settings.dead_letter_queue_url
         if url is None and settings.queue_url.startswith(MEMORY):
-            return None
+            return RefusalLog(settings.name)
         client = await self._client("sqs")
         if url is None and info.dead_letter_arn is not None:
             arn = info.dead_letter_arn
             try:
-                url = await self._reach(lambda: SqsQueue(client, "", "").url_of(arn))
+                url = await self.reach(lambda: SqsQueue(client, "", "").url_of(arn))
             except Permanent as error:
                 where = f"consumers[{settings.name}].queue_url: its redrive policy names {arn}"
                 raise ConfigError(f"{where}, which is not there: {error.reason}") from error
@@ -267,7 +268,7 @@ class Parts:
             return await self.stack.enter_async_context(SnsSink(client, target, overflow=overflow))
         sink = await self.stack.enter_async_context(SqsSink(client, target, overflow=overflow))
         try:
-            await self._reach(sink.measure)
+            await self.reach(sink.measure)
         except Permanent as error:
             raise ConfigError(f"consumers[{settings.name}].output: {error.reason}") from error
         return sink
@@ -297,7 +298,7 @@ class Parts:
         )
         await self.stack.enter_async_context(database)
         try:
-            await self._reach(database.open)
+            await self.reach(database.open)
         except Unavailable as error:
             if error.error_class != TLS:
                 raise

@@ -89,7 +89,8 @@ async def put_collection(parts: Parts, pipeline: Pipeline) -> None:
         return
     body = await read_collection(parts, pipeline)
     catalogue = await parts.shared_catalogue()
-    done = await catalogue.ensure_collection(body, Version(time.time_ns() // 1_000_000))
+    version = Version(time.time_ns() // 1_000_000)
+    done = await parts.reach(lambda: catalogue.ensure_collection(body, version))
     _log.info("pipeline.collection", pipeline=pipeline.id, collection=body["id"], done=done)
 
 

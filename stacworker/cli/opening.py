@@ -61,7 +61,8 @@ class CommandParts(Parts):
         }
         return {name: value for name, value in named.items() if value is not None}
 
-    async def _reach(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def reach(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Call once."""
         return await call()
 
 

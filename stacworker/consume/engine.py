@@ -19,11 +19,10 @@ import structlog
 from stacworker.api import Consumer, Message
 from stacworker.consume.acks import Acks
 from stacworker.consume.circuit import Circuit
-from stacworker.consume.deadletter import DeadLetters
 from stacworker.consume.groups import Groups, Turn
 from stacworker.consume.lease import Lease, LeaseKeeper
 from stacworker.consume.outcome import Outcome, unexpected
-from stacworker.consume.queue import Queue
+from stacworker.consume.queue import DeadLetterBox, Queue
 from stacworker.consume.settle import Settler
 from stacworker.consume.slots import Slots
 from stacworker.consume.sqs import size_bytes
@@ -63,7 +62,7 @@ class Engine:
         name: str,
         queue: Queue,
         consumer: Consumer,
-        dead_letters: DeadLetters | None,
+        dead_letters: DeadLetterBox | None,
         limits: Limits,
         fifo: bool,
         lifecycle: Lifecycle,

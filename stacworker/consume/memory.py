@@ -14,9 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from stacworker.api import Message
 from stacworker.consume.sqs import Failure, QueueInfo
+from stacworker.errors import Permanent, Refusal, Rejected
 from stacworker.inflight import InFlight
+
+_SHOWN_CHARS = 2000
+
+_log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +39,20 @@ class Stored:
     receives: int = 0
     handle: str = ""
     handles: set[str] = field(default_factory=set)
+
+
+class RefusalLog:
+    """Where requests of a queue in memory go that can never succeed: the log. Their source asks for them anew."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def send(self, message: Message, error: Permanent) -> None:
+        """Log the request, or its bad parts, with the reason."""
+        for refusal in error.refusals if isinstance(error, Rejected) else (Refusal(error),):
+            body = message.body if refusal.body is None else refusal.body
+            reason = refusal.error.reason
+            _log.error("pipeline.request_refused", pipeline=self._name, request=body[:_SHOWN_CHARS], error=reason)
 
 
 class MemoryQueue:
@@ -54,7 +75,7 @@ class MemoryQueue:
         look_every_s: float = 0.5,
     ) -> None:
         self.name = name
-        self.url = f"memory:{name}"
+        self.url = name
         self.fifo = fifo
         self.visibility_timeout_s = visibility_timeout_s
         self.stored: dict[str, Stored] = {}

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from stacworker.api import Message
 from stacworker.consume.sqs import Failure, QueueInfo
+from stacworker.errors import Permanent
 from stacworker.inflight import InFlight
 
 
@@ -31,3 +32,10 @@ class Queue(Protocol):
 
     async def change_visibility(self, entries: Mapping[str, tuple[str, float]]) -> dict[str, Failure]:
         """Change how long messages stay ours; return those refused."""
+
+
+class DeadLetterBox(Protocol):
+    """Where messages go that can never succeed."""
+
+    async def send(self, message: Message, error: Permanent) -> None:
+        """Return when the message is there with its reason; raises Transient or Unavailable else."""

@@ -9,8 +9,8 @@ from prometheus_client import Gauge, Histogram
 
 from stacworker.api import Message
 from stacworker.consume.circuit import Circuit
-from stacworker.consume.deadletter import DeadLetters
 from stacworker.consume.outcome import Outcome, backoff_s, decide, given_up
+from stacworker.consume.queue import DeadLetterBox
 from stacworker.errors import Permanent, StacworkerError, Transient, Unavailable
 
 log = structlog.get_logger()
@@ -26,7 +26,7 @@ class Settler:
     def __init__(
         self,
         *,
-        dead_letters: DeadLetters | None,
+        dead_letters: DeadLetterBox | None,
         circuit: Circuit,
         max_receive_count: int,
         backoff_base_s: float,

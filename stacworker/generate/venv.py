@@ -179,6 +179,8 @@ class Venvs:
             **scrubbed(self._environ, also=[name for name in self._environ if name.startswith("UV_")]),
             "UV_PYTHON_DOWNLOADS": "never",
             "NO_COLOR": "1",
+            # Not hard links to uv's cache: whatever writes in one environment would write in all.
+            "UV_LINK_MODE": "copy",
             **index_variables(self._environ),
         }
         process = await self._started(uv, arguments, environ)

@@ -350,7 +350,7 @@ def test_check_finds_what_is_wrong(run, configured, on_localstack, queue):
         ("error", "output overflow of sent"),
         ("error", "database"),
         ("error", "pgstac"),
-        ("error", "generators"),
+        ("error", "generator s2"),
     }
 
 

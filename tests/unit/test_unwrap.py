@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from stacworker.api import Version
 from stacworker.envelope.forms import (
+    AnyObject,
     CollectionForm,
     Href,
     IdPath,
@@ -738,3 +739,25 @@ def test_sequencers_order_as_numbers(one: int, other: int, zeros: int, case: Cal
 def test_unusable_sequencers(bad: object) -> None:
     """What is no sequencer is as if there were none: the time decides."""
     assert padded_sequencer(bad) == ""
+
+
+def test_a_message_alone_is_sns_shaped() -> None:
+    """As backfills of others send it: without a type, and so without a time of its own."""
+    found = unwrap(json.dumps({"Message": json.dumps({"id": "a", "path": "p"})}), sent_at_ms=5)
+    assert found.forms == (IdPath("a", "p", {"id": "a", "path": "p"}, Version(5)),)
+    with pytest.raises(Permanent):
+        unwrap(json.dumps({"Message": {"id": "a"}}), sent_at_ms=5)
+
+
+def test_an_object_that_nobody_knows_is_one_where_it_is_wanted() -> None:
+    """In every envelope; known forms stay what they are, and what is no object is refused still."""
+    body = {"granule": {"name": "x"}}
+    for body_text in (json.dumps(body), json.dumps({"Message": json.dumps(body)}), json.dumps(json.dumps(body))):
+        assert unwrap(body_text, sent_at_ms=5, any_object=True).forms == (AnyObject(body, Version(5)),)
+        with pytest.raises(Permanent, match="not understood"):
+            unwrap(body_text, sent_at_ms=5)
+    assert unwrap('{"href": "s3://b/k"}', sent_at_ms=5, any_object=True).forms == (
+        Href("s3://b/k", {"href": "s3://b/k"}, Version(5)),
+    )
+    with pytest.raises(Permanent, match="not understood"):
+        unwrap("[1, 2]", sent_at_ms=5, any_object=True)
