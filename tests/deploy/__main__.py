@@ -1,0 +1,19 @@
+"""Writes what is made from the chart: `python -m tests.deploy`."""
+
+from __future__ import annotations
+
+from tests.deploy.manifests import base_files, overlay_files
+from tests.deploy.readme import README, readme
+from tests.deploy.schema import SCHEMA, schema
+
+
+def write() -> None:
+    """Write the README's table, the schema of values, and what deploy/k8s has of the chart."""
+    README.write_text(readme(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")
+    for path, text in (base_files() | overlay_files()).items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
