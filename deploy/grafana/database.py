@@ -114,7 +114,7 @@ _LOADS = Row(
         ),
         Panel(
             "Retries",
-            "Transactions tried again, by reason: deadlock, lock_timeout, serialization, connection, …",
+            "Transactions tried again, by reason: deadlock, lock_timeout, serialization, connection and others.",
             [(per_second("load_retries_total", "error_class", _C), "{{error_class}}")],
             "ops",
             limits=Limits(warn=1, bad=10),

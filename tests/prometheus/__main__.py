@@ -29,6 +29,7 @@ from tests.prometheus.site import Site, site_in
 from tests.prometheus.workload import send_for
 
 _LOAD_S = 45.0
+_AFTER_S = 12.0
 _PICTURES = expressions.ROOT / "docs" / "pictures"
 _RUNBOOKS = expressions.ROOT / "docs" / "runbooks"
 
@@ -97,7 +98,7 @@ async def _watch(report: Report, site: Site, scratch: Path, *, draw: bool) -> No
         _variables(report, prometheus)
         _chosen(report, prometheus)
         _rules_are_well(report, prometheus)
-        _queries_of_runbooks(report, site.dsn)
+        _queries_of_runbooks(report, prometheus, site.dsn)
         await _outage(report, site, prometheus, [each for each in asked if each.needs == "outage"])
         if draw:
             _draw(report, prometheus, started)
@@ -107,13 +108,20 @@ async def _watch(report: Report, site: Site, scratch: Path, *, draw: bool) -> No
 def _all_answered(report: Report, prometheus: Prometheus, asked: Iterable[Asked], when: str) -> None:
     """Ask everything; an error and an empty answer are wrong."""
     asked = list(asked)
+    still = []
     for each in asked:
         try:
-            if not prometheus.query(each.text):
-                report.wrong(f"{each.where}: empty {when}: {each.text}")
+            found = prometheus.query(each.text)
         except Failed as error:
             report.wrong(f"{each.where}: {error}: {each.text}")
-    report.say(f"{len(asked)} expressions asked {when}")
+            continue
+        if not found:
+            report.wrong(f"{each.where}: empty {when}: {each.text}")
+        elif not each.where.startswith("rule ") and all(float(series["value"][1]) == 0 for series in found):
+            still.append(each.where.removeprefix("stacworker / "))
+    report.say(
+        f"{len(asked)} expressions asked {when}; of panels answered with zero only: {'; '.join(still) or 'none'}"
+    )
 
 
 def _variables(report: Report, prometheus: Prometheus) -> None:
@@ -155,8 +163,8 @@ def _rules_are_well(report: Report, prometheus: Prometheus) -> None:
     report.say(f"{len(found)} rules evaluated; pending or firing: {', '.join(up) or 'none'}")
 
 
-def _queries_of_runbooks(report: Report, dsn: str) -> None:
-    """Run the SQL that the runbooks give, in the catalogue of the workers."""
+def _queries_of_runbooks(report: Report, prometheus: Prometheus, dsn: str) -> None:
+    """Run what the runbooks give: SQL in the catalogue of the workers, and PromQL. It has to be valid."""
     count = 0
     with psycopg.connect(dsn, autocommit=True) as connection:
         for page in sorted(_RUNBOOKS.glob("*.md")):
@@ -166,7 +174,10 @@ def _queries_of_runbooks(report: Report, dsn: str) -> None:
                     connection.execute(query.encode())
                 except psycopg.Error as error:
                     report.wrong(f"{page.name}: {error}")
-    report.say(f"{count} queries of runbooks run")
+            for expression in re.findall(r"`((?:sum|rate|deriv)[ (][^`]+)`", page.read_text()):
+                count += 1
+                prometheus.query(expression)
+    report.say(f"{count} queries of runbooks run, in SQL and PromQL")
 
 
 async def _outage(report: Report, site: Site, prometheus: Prometheus, asked: Sequence[Asked]) -> None:
@@ -180,6 +191,7 @@ async def _outage(report: Report, site: Site, prometheus: Prometheus, asked: Seq
     finally:
         await asyncio.to_thread(site.world.postgres.restart)
     await _until(lambda: not prometheus.query("stacworker_circuit_open > 0"), "both workers go on")
+    await send_for(_AFTER_S, site.world, site.items, site.requests, first=1000)
     report.say("the outage is over")
 
 

@@ -100,7 +100,7 @@ def _lines(
             for at, value in points
         )
         drawing.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.3"/>')
-        width = 16 + 5.6 * len(legend)
+        width = 18 + 6.2 * len(legend)
         if spot + width < right:
             drawing.append(f'<rect x="{spot:.0f}" y="{lower + 14}" width="9" height="4" fill="{colour}"/>')
             drawing.append(f'<text class="a" x="{spot + 12:.0f}" y="{lower + 20}">{escape(legend)}</text>')

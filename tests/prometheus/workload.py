@@ -84,11 +84,11 @@ def create_items(request):
 """
 
 
-async def send_for(seconds: float, world: World, items: Queue, requests: Queue) -> None:
-    """Send for a while, now more, now less."""
+async def send_for(seconds: float, world: World, items: Queue, requests: Queue, *, first: int = 0) -> None:
+    """Send for a while, now more, now less; `first` numbers the first round, and with it its items."""
     loop = asyncio.get_running_loop()
     started = loop.time()
-    for number in itertools.count():
+    for number in itertools.count(first):
         if loop.time() - started > seconds:
             return
         swell = 1.2 + math.sin(number / 12)
@@ -99,8 +99,8 @@ async def send_for(seconds: float, world: World, items: Queue, requests: Queue) 
 
 def _items(world: World, number: int, count: int) -> Iterator[str]:
     for n in range(count):
-        month = 1 + (number // 6 + n) % 12
-        yield json.dumps(item(f"{number}-{n}", COLLECTIONS[n % 2], f"2023-{month:02}-05T10:00:00Z"))
+        year, month = divmod(number // 5 + n % 3, 12)  # from time to time a month that has no partition yet
+        yield json.dumps(item(f"{number}-{n}", COLLECTIONS[n % 2], f"{2010 + year}-{month + 1:02}-05T10:00:00Z"))
     yield json.dumps(item(f"again-{number}", "naip"))
     if number % 3 == 0:
         key = f"{number}.ndjson"
@@ -108,9 +108,16 @@ def _items(world: World, number: int, count: int) -> Iterator[str]:
         world.s3.put_object(Bucket=BUCKET, Key=key, Body=lines.encode())
         yield json.dumps({"href": f"s3://{BUCKET}/{key}"})
     if number % 5 == 0:
+        yield _late(item(f"{number - 5}-0", "naip", f"{2010 + (number - 5) // 5 // 12}-01-05T10:00:00Z"))
         yield json.dumps(item(f"bad-{number}", "naip"))
         yield json.dumps(item(f"nowhere-{number}", "nowhere"))
         yield "this is no JSON"
+
+
+def _late(body: dict[str, Any]) -> str:
+    """Return an old version of an item, in SNS' envelope."""
+    notification = {"Type": "Notification", "Message": json.dumps(body), "Timestamp": "2020-01-01T00:00:00.000Z"}
+    return json.dumps(notification)
 
 
 def _requests(number: int, count: int) -> Iterator[str]:
