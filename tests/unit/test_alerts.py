@@ -40,6 +40,30 @@ def test_alerts_are_tested_firing_and_silent(rule: dict[str, Any]) -> None:
     assert {bool(each["exp_alerts"]) for each in tried} == {True, False}
 
 
+def test_every_alert_is_in_the_documentation() -> None:
+    """The table in docs/dashboards.md has each alert with its severity, and no other."""
+    rows = re.findall(
+        r"^\| \[(\w+)\]\(runbooks/(\w+)\.md\) \| (\w+) \|", (DOCS / "dashboards.md").read_text(), re.MULTILINE
+    )
+    assert sorted(rows) == sorted(
+        (name, name, rule["labels"]["severity"]) for name, rule in expressions.alerts().items()
+    )
+
+
+def test_alerts_are_asked_for_what_they_compare() -> None:
+    """Against a healthy worker no comparison hides that a series is missing: each is one that answers 0 or 1."""
+    asked = {each.where.removeprefix("rule "): each.text for each in expressions.of_rules()}
+    assert asked["StacworkerNoSuccess"] == (
+        'sum by (namespace, job, queue) (rate(stacworker_messages_total{outcome="acked"}[15m])) == bool 0\n'
+        "  and\n"
+        "queue:stacworker_backlog:messages > bool 0\n"
+    )
+    for name in expressions.alerts():
+        comparisons = re.findall(r"(?:==|>) (?!bool )", asked[name])
+        assert comparisons == []
+        assert "bool" in asked[name] or asked[name].startswith("absent(")
+
+
 @on_linux
 def test_rules_ask_only_for_what_there_is() -> None:
     """Every series of a rule is one of stacworker's, or one that a rule records."""
