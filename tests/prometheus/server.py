@@ -19,6 +19,9 @@ import yaml
 
 _START_TIMEOUT_S = 30.0
 SCRAPE_EVERY_S = 1
+_SETPRIV = shutil.which("setpriv")
+ENDS_WITH_US = (_SETPRIV, "--pdeathsig", "KILL") if _SETPRIV else ()
+"""What a command begins with, so that its process does not outlive this one, not even after `kill -9` (util-linux)."""
 
 
 class Failed(Exception):  # noqa: N818 - an answer, not a mistake in a program
@@ -109,6 +112,7 @@ def running(folder: Path, config: str) -> Iterator[Prometheus]:
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [
+                *ENDS_WITH_US,
                 _program("prometheus"),
                 f"--config.file={config_file}",
                 f"--storage.tsdb.path={folder / 'data'}",

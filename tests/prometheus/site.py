@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.chaos.world import CREDENTIALS, Queue, World
 from tests.integration.worker import Worker, settings_for
+from tests.prometheus.server import ENDS_WITH_US
 from tests.prometheus.workload import BUCKET, prepare_database, write_pipelines
 
 _PGSTAC = "0.10.0"
@@ -61,7 +62,7 @@ async def site_in(folder: Path) -> AsyncIterator[Site]:
             drain_timeout_s=15,
             log={"format": "json"},
         )
-        workers = [Worker(folder, settings, CREDENTIALS, name=name) for name in ("plain", "pod")]
+        workers = [Worker(folder, settings, CREDENTIALS, name=name, prefix=ENDS_WITH_US) for name in ("plain", "pod")]
         for worker in workers:
             stack.callback(worker.cleanup)
             worker.spawn()
