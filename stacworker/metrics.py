@@ -7,7 +7,7 @@ collection names.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _HOURS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200)
@@ -92,7 +92,8 @@ class Metrics:
             "batch_wait_seconds", "From a batch's first item to the start of its load.", _FAST, "collection"
         )
         self.buffered_items = gauge("buffered_items", "Items that wait in batches.", "collection")
-        # process
+        # process: memory, CPU, start time, file descriptors (Linux)
+        ProcessCollector(namespace="stacworker", registry=self.registry)
         self.circuit_open = gauge("circuit_open", "1 while polling pauses for a dependency.", "dependency")
         self.event_loop_lag = gauge("event_loop_lag_seconds", "How late the event loop runs a timer.")
         self.draining = gauge("draining", "1 from SIGTERM to the end.")
