@@ -16,7 +16,7 @@ RUN python3 -m venv .cache/uv && \
     --require-hashes -r requirements/uv.txt
 COPY scripts/uv scripts/uv
 COPY requirements requirements
-# Any of: environments raster stactools (those that have a lock, requirements/extra-….txt).
+# Any of: environments raster stactools tracing (those that have a lock, requirements/extra-….txt).
 ARG EXTRAS="environments raster stactools"
 ENV UV_NO_CACHE=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 # There is no compiler here either: what needs one is no wheel and fails. Before the sources, so that a change of
