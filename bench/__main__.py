@@ -17,7 +17,7 @@ import typer
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
-BENCHMARKS = ("sink", "engine", "objects", "stactools", "pipelines", "versions", "memory")
+BENCHMARKS = ("sink", "engine", "objects", "stactools", "pipelines", "versions", "memory", "replicas")
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
