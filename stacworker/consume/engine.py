@@ -247,8 +247,8 @@ class Engine:
         try:
             async with AsyncExitStack() as stack:
                 turn = await self._turn(message, stack)
-                if turn is not None and turn.held_back:
-                    await self._give_back(lease, 0)
+                if turn is not None and turn.held_back_s is not None:
+                    await self._give_back(lease, turn.held_back_s)
                 else:
                     worked_on = True
                     outcome, again_after_s = await self._outcome(lease)
@@ -256,8 +256,8 @@ class Engine:
                         await self._acks.delete(lease)
                     else:
                         await self._give_back(lease, again_after_s)
-                if turn is not None:
-                    turn.failed = outcome in (Outcome.RETRIED, Outcome.RELEASED)
+                    if turn is not None:
+                        turn.failed_s = again_after_s
         except asyncio.CancelledError:
             if outcome is Outcome.RELEASED:
                 self._abandoned.append(lease)

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Turn:
-    """A message's turn in its group. `held_back`: a message before it failed after this one had come."""
+    """A message's turn in its group.
 
-    held_back: bool = False
-    failed: bool = False
+    `failed_s`: it failed, and comes again after so many seconds. `held_back_s`: a message before it failed so after
+    this one had come; it has to stay away as long, though SQS itself would not deliver it earlier.
+    """
+
+    held_back_s: float | None = None
+    failed_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Groups:
 
     @asynccontextmanager
     async def turn(self, group_id: str) -> AsyncIterator[Turn]:
-        """Wait for all earlier messages of the group; set `failed` on the turn to hold back later ones.
+        """Wait for all earlier messages of the group; set `failed_s` on the turn to hold back later ones.
 
         Messages take their places in the order in which this is entered. Only those are held back that
         wait when one fails: what comes after that was delivered anew, the failed message first.
@@ -51,12 +55,12 @@ class Groups:
         try:
             yield turn
         except BaseException:
-            turn.failed = True
+            turn.failed_s = 0.0
             raise
         finally:
-            if turn.failed and not turn.held_back:
+            if turn.failed_s is not None and turn.held_back_s is None:
                 for place in waiting:
-                    place.turn.held_back = True
+                    place.turn.held_back_s = turn.failed_s
             self._next(group_id)
 
     def _next(self, group_id: str) -> None:

@@ -335,30 +335,31 @@ async def test_a_part_too_large_for_a_message_is_stood_for_by_the_whole() -> Non
 
 
 async def test_a_group_that_failed_opens_again_when_it_is_empty() -> None:
-    """Those that waited behind a failure are held back; the next to come is not."""
+    """Those that waited behind a failure are held back for as long as it is; the next to come is not."""
     groups, seen = Groups(), []
 
     async def go(name: str, *, fail: bool = False) -> None:
         async with groups.turn("g") as turn:
-            seen.append((name, turn.held_back))
-            turn.failed = fail
+            seen.append((name, turn.held_back_s))
+            turn.failed_s = 7.0 if fail else None
             await asyncio.sleep(0)
 
     await asyncio.gather(go("1", fail=True), go("2"), go("3"))
     await go("4")
-    assert seen == [("1", False), ("2", True), ("3", True), ("4", False)]
+    assert seen == [("1", None), ("2", 7.0), ("3", 7.0), ("4", None)]
 
 
 async def test_what_comes_after_a_failure_is_not_held_back() -> None:
     """The failed message may be delivered again while others of its first delivery are still let go."""
     groups, letting_go = Groups(), asyncio.Event()
-    seen: list[tuple[str, bool]] = []
+    seen: list[tuple[str, float | None]] = []
 
     async def go(name: str, *, fail: bool = False) -> None:
         async with groups.turn("g") as turn:
-            seen.append((name, turn.held_back))
-            turn.failed = fail or turn.held_back
-            await (letting_go.wait() if turn.held_back else asyncio.sleep(0))
+            seen.append((name, turn.held_back_s))
+            held_back = turn.held_back_s is not None
+            turn.failed_s = 7.0 if fail or held_back else None
+            await (letting_go.wait() if held_back else asyncio.sleep(0))
 
     old = asyncio.gather(go("bad", fail=True), go("next"))
     await eventually(lambda: len(seen) == 2)
@@ -366,7 +367,7 @@ async def test_what_comes_after_a_failure_is_not_held_back() -> None:
     await asyncio.sleep(0)
     letting_go.set()
     await asyncio.gather(old, new)
-    assert seen == [("bad", False), ("next", True), ("bad again", False), ("next again", False)]
+    assert seen == [("bad", None), ("next", 7.0), ("bad again", None), ("next again", None)]
 
 
 async def test_leaving_the_line_lets_the_next_one_in() -> None:
