@@ -1,4 +1,4 @@
-"""Traces with OpenTelemetry, where they are switched on; off, everything here is a comparison with None.
+"""Traces with OpenTelemetry, where they are switched on; off, everything here returns at once.
 
 A message carries its trace in the attributes `traceparent` and `tracestate`, as instrumented producers send them; so do
 the messages that go out. A batch is a span of its own, with links to the messages whose items it holds.
@@ -7,12 +7,14 @@ https://www.w3.org/TR/trace-context/, https://opentelemetry.io/docs/specs/semcon
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 from stacworker.errors import ConfigError, StacworkerError
 
+_SHUTDOWN_S = 5.0
 _NAMES = ("traceparent", "tracestate")
 _OFF: AbstractContextManager[Any] = nullcontext()
 _tracer: Any = None
@@ -54,7 +56,10 @@ def switch_off() -> None:
     global _tracer, _provider
     provider, _tracer, _provider = _provider, None, None
     if provider is not None:
-        provider.shutdown()
+        # A collector that does not answer must not keep us: whoever ends us does not wait for spans.
+        ending = threading.Thread(target=provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(_SHUTDOWN_S)
 
 
 def span(
@@ -79,16 +84,26 @@ def span(
     parent = context.Context() if links is not None else _extracted(carried_by) if carried_by else None
     told = {key.replace("__", "."): value for key, value in attributes.items()}
     found: AbstractContextManager[Any] = _tracer.start_as_current_span(
-        name, context=parent, kind=trace.SpanKind[kind.upper()], links=linked, attributes=told
+        name,
+        context=parent,
+        kind=trace.SpanKind[kind.upper()],
+        links=linked,
+        attributes=told,
+        # What OpenTelemetry would record, message and stack, may hold secrets: `tell` says it in our own words.
+        record_exception=False,
+        set_status_on_exception=False,
     )
     return found
 
 
-def tell(span: Any, outcome: str, error: StacworkerError | None) -> None:
-    """Say on a span how a message ended."""
+def tell(span: Any, error: StacworkerError | None, outcome: str = "") -> None:
+    """Say on a span (or on None, while tracing is off) how what it stands for ended."""
+    if span is None:
+        return
     from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - an extra
 
-    span.set_attribute("stacworker.outcome", outcome)
+    if outcome:
+        span.set_attribute("stacworker.outcome", outcome)
     if error is not None:
         span.set_attribute("error.type", error.error_class)
         span.set_status(Status(StatusCode.ERROR, error.reason))

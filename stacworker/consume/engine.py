@@ -288,8 +288,7 @@ class Engine:
             error = await self._work(message)
             # Until it is settled it is neither done nor anybody else's: a drain's end releases it.
             outcome, again_after_s = await self._settler.settle(lease.message, error)
-            if span is not None:
-                tracing.tell(span, outcome.value, error)
+            tracing.tell(span, error, outcome.value)
             return outcome, again_after_s
 
     def _count(self, outcome: Outcome) -> None:

@@ -143,8 +143,12 @@ class GenerateConsumer:
     async def _generate(self, name: str, request: Request) -> Sequence[dict[str, Any]]:
         """Return a request's items; a generator may be a class of the user's, and raise anything."""
         try:
-            with tracing.span(f"generate {name}", stacworker__generator=name, stacworker__origin=request.origin):
-                return await self._generators[name].generate(request)
+            with tracing.span(f"generate {name}", stacworker__generator=name) as span:
+                try:
+                    return await self._generators[name].generate(request)
+                except StacworkerError as error:
+                    tracing.tell(span, error)
+                    raise
         except StacworkerError:
             raise
         except Exception as error:

@@ -190,10 +190,11 @@ class Batcher:
             db__system__name="postgresql",
             db__operation__batch__size=len(rivals),
             stacworker__collection=lane.collection,
-        ):
+        ) as span:
             while rivals:
                 found = await load_isolating(load, [entries[-1].item for entries in rivals.values()])
                 self._metrics.batch_bisections.labels(label).inc(found.splits)
+                tracing.tell(span, found.failure or next(iter(found.errors.values()), None))
                 self._settle(label, rivals, found)
 
     def _settle(self, label: str, rivals: Rivals, found: Isolated) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,7 +55,7 @@ def test_a_message_goes_on_with_its_producers_trace(spans: InMemorySpanExporter)
     """And what is sent meanwhile carries it on, as a child."""
     with tracing.span("process q", kind="consumer", carried_by=PARENT, messaging__system="aws_sqs") as span:
         sent = tracing.carried()["traceparent"]["StringValue"]
-        tracing.tell(span, "dead_lettered", Permanent("bad geometry", error_class="invalid_item"))
+        tracing.tell(span, Permanent("bad geometry", error_class="invalid_item"), "dead_lettered")
     (found,) = spans.get_finished_spans()
     assert sent == f"00-{TRACE}-{found.context.span_id:016x}-01"
     assert (found.context.trace_id, found.parent.span_id) == (int(TRACE, 16), 0xB7AD6B7169203331)
@@ -94,6 +96,31 @@ def test_a_batch_links_to_its_messages(spans: InMemorySpanExporter) -> None:
     assert [link.context.span_id for link in found["load things"].links] == [a.span_id, b.span_id]
     assert found["load things"].parent is None
     assert found["load things"].context.trace_id not in (a.trace_id, b.trace_id)
+
+
+def test_what_an_exception_says_stays_here(spans: InMemorySpanExporter) -> None:
+    """Nothing of it is exported unless it is told in our own words, which are redacted."""
+    with pytest.raises(ValueError, match="hunter2"), tracing.span("generate x"):
+        raise ValueError("https://user:hunter2@host/")
+    (found,) = spans.get_finished_spans()
+    assert (found.events, found.status.status_code.name) == ((), "UNSET")
+    assert "hunter2" not in found.to_json()
+
+
+def test_a_collector_that_hangs_does_not_keep_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end waits for it a few seconds and no longer."""
+    monkeypatch.setattr(tracing, "_SHUTDOWN_S", 0.1)
+    hanging = threading.Event()
+
+    class Exporter(InMemorySpanExporter):
+        def shutdown(self) -> None:
+            hanging.wait(60)
+
+    tracing.switch_on("1", exporter=Exporter())
+    started = time.monotonic()
+    tracing.switch_off()
+    assert time.monotonic() - started < 5
+    hanging.set()
 
 
 def test_traces_that_begin_here_are_sampled() -> None:
