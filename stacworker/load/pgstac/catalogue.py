@@ -20,7 +20,7 @@ from stacworker.load.pgstac import sql
 from stacworker.load.pgstac.collection import READING, Collection, create_collection, put_collection, read_collection
 from stacworker.load.pgstac.ddl import PartitionMaker
 from stacworker.load.pgstac.partitions import Partitions
-from stacworker.load.pgstac.results import Loaded, MissingCollection
+from stacworker.load.pgstac.results import Busy, Loaded, MissingCollection
 from stacworker.load.pgstac.rows import make_rows
 from stacworker.load.pgstac.schema import Schema, read_schema
 from stacworker.load.pgstac.slots import Slots
@@ -121,13 +121,18 @@ class Catalogue:
                 label = self._metrics.collection_label(collection)
                 with self._metrics.load_duration.labels(label).time():
                     started = time.monotonic()
+                    waited = self._metrics.lock_wait.labels(label, "collection")
                     doing = f"loading into collection {collection!r}"
-                    async with self._slots.transaction(collection, slots, doing) as connection:
-                        self._metrics.lock_wait.labels(label, "collection").observe(time.monotonic() - started)
-                        remembers = self._read_schema.remembers_deletions
-                        return await write_batch(
-                            connection, known, partitions.root, batch, conflict, remembers_deletions=remembers
-                        )
+                    try:
+                        async with self._slots.transaction(collection, slots, doing) as connection:
+                            waited.observe(time.monotonic() - started)
+                            remembers = self._read_schema.remembers_deletions
+                            return await write_batch(
+                                connection, known, partitions.root, batch, conflict, remembers_deletions=remembers
+                            )
+                    except Busy:
+                        waited.observe(time.monotonic() - started)  # waiting in vain is waiting too
+                        raise
 
         return await self._persistently(collection, attempt)
 
