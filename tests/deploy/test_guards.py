@@ -123,6 +123,38 @@ def scaled(pods: int, **more: Any) -> Document:
         ),
         (
             minimal(
+                items={
+                    "autoscaling": {"enabled": True, "minReplicas": 0},
+                    "config": {"consumers": [LOAD], "pipelines": {"folder": "/pipelines"}},
+                }
+            ),
+            "workers.items.autoscaling.minReplicas: with 0 pods nobody sees what waits for pipelines",
+        ),
+        (
+            minimal(database={"existingSecret": {"name": ""}}, migration={"enabled": False}),
+            "workers.items: it loads items and knows no database",
+        ),
+        (
+            minimal(
+                database={"existingSecret": {"name": ""}},
+                items={"envFrom": [{"secretRef": {"name": "pg"}}]},
+            ),
+            "migration: it knows no database",
+        ),
+        (
+            minimal(items={"extraEnv": [{"name": "STACWORKER_DATABASE", "value": '{"max_connections": 500}'}]}),
+            "workers.items.extraEnv: STACWORKER_DATABASE would win over what the chart has checked",
+        ),
+        (
+            minimal(items={"extraEnv": [{"name": "stacworker_consumers", "value": "[]"}]}),
+            "workers.items.extraEnv: stacworker_consumers would win over what the chart has checked",
+        ),
+        (
+            minimal(monitoring={"prometheusRule": {"disabledAlerts": ["StacworkerLoopLags"]}}),
+            "monitoring.prometheusRule.disabledAlerts: there is no alert StacworkerLoopLags; there are Stacworker",
+        ),
+        (
+            minimal(
                 migration={
                     "existingSecret": {"name": "a"},
                     "secretArn": "arn:aws:secretsmanager:us-west-2:123456789012:secret:a",
@@ -150,6 +182,10 @@ def test_what_does_not_go_together_is_refused(values: Document, message: str) ->
         minimal(items={"singleItemMessages": False, "config": {"consumers": [{**LOAD, "max_in_flight": 5}]}}),
         minimal(items={"podDisruptionBudget": {"maxUnavailable": None, "minAvailable": 1}}),
         minimal(items={"podDisruptionBudget": None}),
+        minimal(database={"existingSecret": {"name": ""}}, defaults={"envFrom": [{"secretRef": {"name": "pg"}}]}),
+        minimal(database={"existingSecret": {"name": ""}}, defaults={"extraEnv": [{"name": "PGHOST", "value": "db"}]}),
+        minimal(items={"extraEnv": [{"name": "STACWORKER_DATABASE__STATEMENT_TIMEOUT_S", "value": "30"}]}),
+        minimal(monitoring={"prometheusRule": {"disabledAlerts": ["StacworkerLoopLag"]}}),
     ],
 )
 def test_what_is_just_allowed_is_taken(values: Document) -> None:
@@ -214,6 +250,7 @@ def test_the_guards_know_stacworkers_own_defaults() -> None:
         (minimal(image={"digest": "sha256:abc"}), "at '/image/digest'"),
         (minimal(image={"pullPolicy": "Sometimes"}), "at '/image/pullPolicy'"),
         (minimal(database={"secretArn": "pgstac"}), "at '/database/secretArn'"),
+        (minimal(migration={"pgstacVersion": "latest"}), "at '/migration/pgstacVersion'"),
         (minimal(networkPolicy={"databasePort": 70000}), "at '/networkPolicy/databasePort'"),
         (minimal(items={"tmpSizeLimit": "4 GB"}), "at '/workers/items/tmpSizeLimit'"),
         (minimal(items={"pipelines": {"naip": {"items.py": ""}}}), "missing property 'pipeline.yaml'"),

@@ -246,6 +246,77 @@ def test_keda_counts_what_is_in_flight_and_scales_down_slowly() -> None:
     assert auth == {"podIdentity": {"provider": "aws", "identityOwner": "keda"}}
 
 
+def test_queues_that_the_chart_does_not_know_are_counted_where_they_are_named() -> None:
+    """Pods of pipelines are scaled by the queues that the values name."""
+    urls = [f"https://sqs.us-west-2.amazonaws.com/123456789012/{name}" for name in ("naip", "landsat")]
+    values = minimal(
+        items={
+            "autoscaling": {"enabled": True, "minReplicas": 0, "keda": {"extraQueueUrls": urls}},
+            "config": {"consumers": [], "pipelines": {"folder": "/pipelines"}},
+        }
+    )
+    triggers = of_kind(render(values), "ScaledObject")["demo-stacworker-items"]["spec"]["triggers"]
+    assert [(each["name"], each["metadata"]["queueURL"]) for each in triggers] == [
+        ("extra-0", urls[0]),
+        ("extra-1", urls[1]),
+    ]
+
+
+def test_a_worker_is_a_job_however_it_is_scraped() -> None:
+    """Alerts tell workers apart by `job`: a PodMonitor gives the name that a ServiceMonitor takes from the Service."""
+    documents = render(minimal(monitoring={"podMonitor": {"enabled": True}}))
+    (endpoint,) = of_kind(documents, "PodMonitor")["demo-stacworker"]["spec"]["podMetricsEndpoints"]
+    assert endpoint["relabelings"] == [
+        {
+            "sourceLabels": ["__meta_kubernetes_pod_label_app_kubernetes_io_component"],
+            "targetLabel": "job",
+            "replacement": "demo-stacworker-$1",
+        }
+    ]
+    services = of_kind(render(minimal(monitoring={"serviceMonitor": {"enabled": True}})), "Service")
+    assert set(services) == {"demo-stacworker-items"}
+
+
+def test_alerts_can_be_left_out_and_their_runbooks_be_elsewhere() -> None:
+    """The other alerts and all recordings stay as they are."""
+
+    def rules(**changes: Any) -> list[Document]:
+        documents = render(minimal(monitoring={"prometheusRule": {"enabled": True, **changes}}))
+        made = of_kind(documents, "PrometheusRule").values()
+        return [rule for each in made for group in each["spec"]["groups"] for rule in group["rules"]]
+
+    before = rules()
+    after = rules(runbookUrl="https://wiki.example.com/runbooks/", disabledAlerts=["StacworkerLoopLag"])
+    assert {each.get("alert") for each in before} - {each.get("alert") for each in after} == {"StacworkerLoopLag"}
+    links = {each["alert"]: each["annotations"].pop("runbook_url") for each in after if "alert" in each}
+    assert links == {name: f"https://wiki.example.com/runbooks/{name}.md" for name in links}
+    for each in before:
+        each.get("annotations", {}).pop("runbook_url", None)
+    assert after == [each for each in before if each.get("alert") != "StacworkerLoopLag"]
+
+
+def test_labels_and_annotations_of_pods_reach_every_pod() -> None:
+    """What a cluster asks of pods it asks of the migration's and the tests' too."""
+    asked = {"podLabels": {"sidecar.istio.io/inject": "false"}, "podAnnotations": {"example.com/scan": "no"}}
+    documents = render(minimal(defaults=asked))
+    templates = [
+        each["spec"]["template"] for kind in ("Deployment", "Job") for each in of_kind(documents, kind).values()
+    ]
+    templates += of_kind(documents, "Pod").values()
+    assert len(templates) == 3
+    for each in templates:
+        assert each["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+        assert each["metadata"]["annotations"]["example.com/scan"] == "no"
+
+
+def test_the_migration_may_use_an_account_that_exists() -> None:
+    """Where accounts are made elsewhere, the Job takes the one that is named and none is made."""
+    documents = render(minimal(migration={"serviceAccount": {"create": False, "name": "owner"}}))
+    assert set(of_kind(documents, "ServiceAccount")) == {"demo-stacworker"}
+    job = of_kind(documents, "Job")["demo-stacworker-migrate"]
+    assert job["spec"]["template"]["spec"]["serviceAccountName"] == "owner"
+
+
 def test_the_migration_needs_nothing_of_the_release() -> None:
     """Before an install nothing of the release is there: the Job's account and settings are hooks that come first."""
     documents = render(values_of(CHART / "ci" / "eks-keda-values.yaml"))

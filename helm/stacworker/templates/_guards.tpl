@@ -14,6 +14,8 @@ The constants are stacworker's own defaults (stacworker/settings.py); a test hol
 {{- if and .Values.monitoring.podMonitor.enabled .Values.monitoring.serviceMonitor.enabled -}}
 {{- fail "monitoring: enable either podMonitor or serviceMonitor, else every worker is scraped twice" -}}
 {{- end -}}
+{{- include "stacworker.guardAlerts" . -}}
+{{- include "stacworker.guardMigration" . -}}
 {{- range $name, $worker := $workers -}}
 {{- include "stacworker.guardWorker" (dict "name" $name "worker" $worker "root" $) -}}
 {{- end -}}
@@ -30,6 +32,17 @@ The constants are stacworker's own defaults (stacworker/settings.py); a test hol
 {{- end -}}
 {{- end -}}
 
+{{- define "stacworker.guardMigration" -}}
+{{- $own := .Values.migration -}}
+{{- $shared := .Values.database -}}
+{{- if and $own.existingSecret.name $own.secretArn -}}
+{{- fail "migration: give either existingSecret or secretArn, not both" -}}
+{{- end -}}
+{{- if and (include "stacworker.migrates" .) (not (or $own.existingSecret.name $own.secretArn $shared.existingSecret.name $shared.secretArn (include "stacworker.namesDatabase" (dict "config" .Values.defaults.config "worker" .Values.defaults)))) -}}
+{{- fail "migration: it knows no database: give migration.existingSecret or migration.secretArn, `database`, or PG* variables in `defaults` (a worker's own are not the migration's); or run `stacworker migrate` yourself and set migration.enabled: false" -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "stacworker.guardWorker" -}}
 {{- $where := printf "workers.%s" .name -}}
 {{- $worker := .worker -}}
@@ -37,7 +50,7 @@ The constants are stacworker's own defaults (stacworker/settings.py); a test hol
 {{- if or (eq .name "migrate") (hasSuffix "-pipelines" .name) -}}
 {{- fail (printf "%s: the chart has another use for that name; choose one that is not migrate and does not end in -pipelines" $where) -}}
 {{- end -}}
-{{- if not (or $config.consumers $worker.pipelines (dig "pipelines" "folder" "" $config)) -}}
+{{- if not (or $config.consumers (include "stacworker.hasPipelines" $worker)) -}}
 {{- fail (printf "%s: it has nothing to do: give config.consumers, pipelines or config.pipelines.folder" $where) -}}
 {{- end -}}
 {{- if dig "database" "dsn" "" $config -}}
@@ -53,7 +66,7 @@ The constants are stacworker's own defaults (stacworker/settings.py); a test hol
 {{- fail (printf "%s.config.http.port: probes need a port that is known: give a number above 0" $where) -}}
 {{- end -}}
 {{- range $worker.extraEnv -}}
-{{- if regexMatch "^STACWORKER_(CONSUMERS|COLLECTIONS|DRAIN_TIMEOUT_S|HTTP|DATABASE__MAX_CONNECTIONS)" .name -}}
+{{- if regexMatch "(?i)^STACWORKER_(CONSUMERS|COLLECTIONS|DRAIN_TIMEOUT_S|HTTP|DATABASE$|DATABASE__MAX_CONNECTIONS)" .name -}}
 {{- fail (printf "%s.extraEnv: %s would win over what the chart has checked and renders: say it in config" $where .name) -}}
 {{- end -}}
 {{- end -}}
@@ -64,6 +77,7 @@ The constants are stacworker's own defaults (stacworker/settings.py); a test hol
 {{- end -}}
 {{- include "stacworker.guardGrace" (dict "where" $where "worker" $worker) -}}
 {{- include "stacworker.guardScaling" (dict "where" $where "worker" $worker) -}}
+{{- include "stacworker.guardDatabase" (dict "where" $where "root" .root "worker" $worker) -}}
 {{- if $worker.singleItemMessages -}}
 {{- include "stacworker.guardBatches" (dict "where" $where "config" $config) -}}
 {{- end -}}
@@ -84,6 +98,9 @@ The constants are stacworker's own defaults (stacworker/settings.py); a test hol
 {{- if gt (int64 .minReplicas) (int64 .maxReplicas) -}}
 {{- fail (printf "%s.autoscaling: minReplicas %v is more than maxReplicas %v" $.where .minReplicas .maxReplicas) -}}
 {{- end -}}
+{{- if and (eq .type "keda") (eq (int64 .minReplicas) 0) (include "stacworker.hasPipelines" $.worker) (not .keda.extraQueueUrls) -}}
+{{- fail (printf "%s.autoscaling.minReplicas: with 0 pods nobody sees what waits for pipelines, whose queues the chart does not know: keep at least 1, or name their queues in keda.extraQueueUrls" $.where) -}}
+{{- end -}}
 {{- if eq .type "hpa" -}}
 {{- if eq (int64 .minReplicas) 0 -}}
 {{- fail (printf "%s.autoscaling.minReplicas: a HorizontalPodAutoscaler keeps at least 1 pod; type keda can have 0" $.where) -}}
@@ -93,6 +110,13 @@ The constants are stacworker's own defaults (stacworker/settings.py); a test hol
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "stacworker.guardDatabase" -}}
+{{- $values := .root.Values -}}
+{{- if and (include "stacworker.usesDatabase" .worker) (not (or $values.database.existingSecret.name $values.database.secretArn (include "stacworker.namesDatabase" (dict "config" .worker.config "worker" .worker)))) -}}
+{{- fail (printf "%s: it loads items and knows no database: give database.existingSecret or database.secretArn, or to this worker config.database, or PG* variables in extraEnv or envFrom" .where) -}}
 {{- end -}}
 {{- end -}}
 

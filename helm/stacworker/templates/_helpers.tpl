@@ -103,15 +103,39 @@ annotations:
 {{- toJson $workers -}}
 {{- end -}}
 
+{{- define "stacworker.hasPipelines" -}}
+{{- if or .pipelines (dig "pipelines" "folder" "" .config) -}}true{{- end -}}
+{{- end -}}
+
+{{/* True where settings or variables may name a database; libpq's count, and what cannot be looked into. */}}
+{{- define "stacworker.namesDatabase" -}}
+{{- $names := or (dig "database" "secret_arn" "" .config) .worker.envFrom -}}
+{{- range .worker.extraEnv -}}
+{{- if regexMatch "^(PG|STACWORKER_DATABASE__)" (upper .name) -}}
+{{- $names = true -}}
+{{- end -}}
+{{- end -}}
+{{- if $names -}}true{{- end -}}
+{{- end -}}
+
 {{/* True where a worker needs the database: as `loads` in stacworker's settings, or it cannot be told from here. */}}
 {{- define "stacworker.usesDatabase" -}}
-{{- $uses := or (not (empty .pipelines)) (not (empty (dig "pipelines" "folder" "" .config))) -}}
+{{- $uses := not (empty (include "stacworker.hasPipelines" .)) -}}
 {{- range (default list .config.consumers) -}}
 {{- if or (ne .type "generate") (eq (default "load" .output) "load") -}}
 {{- $uses = true -}}
 {{- end -}}
 {{- end -}}
 {{- if $uses -}}true{{- end -}}
+{{- end -}}
+
+{{/* True where there is a migration: it is on, and a worker loads. */}}
+{{- define "stacworker.migrates" -}}
+{{- $loads := false -}}
+{{- range $name, $worker := include "stacworker.workers" . | fromJson -}}
+{{- if include "stacworker.usesDatabase" $worker -}}{{- $loads = true -}}{{- end -}}
+{{- end -}}
+{{- if and .Values.migration.enabled $loads -}}true{{- end -}}
 {{- end -}}
 
 {{/* The settings of a worker, as they stand in its ConfigMap. */}}

@@ -10,11 +10,15 @@ scaleDown:
     - {type: Pods, value: 1, periodSeconds: {{ .scaleDownPeriodSeconds | int64 }}}
 {{- end -}}
 
-{{/* The consumers' queues with their regions, as JSON; KEDA goes by the one that asks for most pods. */}}
+{{/* The queues to count, with their regions, as JSON; KEDA goes by the one that asks for most pods. */}}
 {{- define "stacworker.queues" -}}
 {{- $found := list -}}
 {{- $keda := .worker.autoscaling.keda -}}
-{{- range (default list .worker.config.consumers) -}}
+{{- $queues := default list .worker.config.consumers -}}
+{{- range $number, $url := $keda.extraQueueUrls -}}
+{{- $queues = append $queues (dict "name" (printf "extra-%d" $number) "queue_url" $url) -}}
+{{- end -}}
+{{- range $queues -}}
 {{- $named := regexFind "^https://sqs\\.[a-z0-9-]+\\.amazonaws\\." (toString .queue_url) | trimPrefix "https://sqs." | trimSuffix ".amazonaws." -}}
 {{- $region := coalesce $keda.awsRegion (dig "aws" "region" "" $.worker.config) $named -}}
 {{- if not $region -}}
@@ -23,7 +27,7 @@ scaleDown:
 {{- $found = append $found (dict "name" .name "queue_url" .queue_url "region" $region) -}}
 {{- end -}}
 {{- if not $found -}}
-{{- fail (printf "workers.%s.autoscaling: KEDA asks the queues of config.consumers, and there are none; those of pipelines are not known to the chart: name them as consumers, or use replicas" $.name) -}}
+{{- fail (printf "workers.%s.autoscaling: KEDA asks the queues of config.consumers, and there are none; those of pipelines are not known to the chart: name them in keda.extraQueueUrls, or use replicas" $.name) -}}
 {{- end -}}
 {{- toJson $found -}}
 {{- end -}}
