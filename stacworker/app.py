@@ -27,6 +27,7 @@ from stacworker.parts import Parts
 from stacworker.pipeline_parts import start_pipelines
 from stacworker.pipelines.loaded import with_pipelines
 from stacworker.privacy import hide_memory
+from stacworker.scale_in import ScaleInProtection
 from stacworker.settings import ConsumerSettings, Settings
 
 _log = structlog.get_logger()
@@ -89,6 +90,7 @@ async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | Non
     metrics = metrics or Metrics()
     status = Status(lifecycle)
     metrics.draining.set_function(lambda: float(lifecycle.draining.is_set()))
+    agent_uri = _ecs_agent(settings)
     async with AsyncExitStack() as stack:
         if settings.tracing.enabled:
             tracing.switch_on(__version__, sample_ratio=settings.tracing.sample_ratio)
@@ -107,7 +109,14 @@ async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | Non
         status.started = True
         _log.info("started", version=__version__, consumers=[engine.name for engine in engines])
         async with asyncio.TaskGroup() as infrastructure:
-            lag = infrastructure.create_task(_watch_loop(metrics), name="loop-lag")
+            watching = [infrastructure.create_task(_watch_loop(metrics), name="loop-lag")]
+            if agent_uri:
+                protection = ScaleInProtection(
+                    agent_uri,
+                    lambda: max(engine.longest_held_s for engine in engines),
+                    after_s=settings.drain_timeout_s / 2,
+                )
+                watching.append(infrastructure.create_task(protection.run(), name="scale-in"))
             async with asyncio.TaskGroup() as work:
                 asking = [work.create_task(each.run()) for each in pipelines.triggers]
                 for engine in engines:
@@ -115,7 +124,18 @@ async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | Non
                 await lifecycle.draining.wait()
                 for task in asking:
                     task.cancel()
-            lag.cancel()
+            for task in watching:
+                task.cancel()
+
+
+def _ecs_agent(settings: Settings) -> str | None:
+    """Return where the agent of ECS is asked for protection; None where it is not wanted."""
+    if not settings.ecs.scale_in_protection:
+        return None
+    try:
+        return os.environ["ECS_AGENT_URI"]
+    except KeyError:
+        raise ConfigError("ecs.scale_in_protection: no ECS_AGENT_URI: this is no task of ECS; leave it false") from None
 
 
 def _generators_needed(settings: Settings) -> list[str]:

@@ -414,6 +414,14 @@ class HttpSettings(_Section):
     """False: no port is opened."""
 
 
+class EcsSettings(_Section):
+    """Where the process is a task of an ECS service."""
+
+    scale_in_protection: bool = False
+    """Protect the task while it has a message in hand for longer than half of `drain_timeout_s`; needs
+    `ecs:UpdateTaskProtection`."""
+
+
 class TracingSettings(_Section):
     """OpenTelemetry traces; where they go, the standard OTEL_EXPORTER_OTLP_… variables say."""
 
@@ -468,6 +476,8 @@ class Settings(BaseSettings):
     """Logs."""
     tracing: TracingSettings = TracingSettings()
     """Traces."""
+    ecs: EcsSettings = EcsSettings()
+    """On ECS."""
 
     _yaml_file: ClassVar[Path | None] = None
 

@@ -130,6 +130,13 @@ class Engine:
         """Why the queue is not polled now; None while it is."""
         return self.circuit.reason
 
+    @property
+    def longest_held_s(self) -> float:
+        """How long the message that is in hand longest has been so; 0 while a pause is all that keeps messages."""
+        if self.circuit.reason is not None:
+            return 0.0
+        return self.keeper.longest_held_s
+
     async def ping(self) -> None:
         """Raise `Unavailable` when the queue or something the consumer needs does not answer."""
         await self._queue.describe()

@@ -70,6 +70,12 @@ class LeaseKeeper:
         """Return the leases of all messages in hand."""
         return self._leases.values()
 
+    @property
+    def longest_held_s(self) -> float:
+        """Seconds since the receipt of the message that is in hand longest; 0 with none."""
+        now = self._monotonic()
+        return max((now - lease.received_at for lease in self._leases.values()), default=0.0)
+
     def add(self, message: Message) -> Lease:
         """Take hold of a message that was just received."""
         now = self._monotonic()

@@ -122,6 +122,7 @@ def test_a_drain_ends_before_fargate_kills(settings_of: Any) -> None:
     assert longest + _OVERTIME_S + MARGIN_S <= stop_s <= FARGATE_MAX_STOP_S
     chosen = settings_of(Template(PATH, **GIVEN, DrainTimeout=str(longest)))
     assert chosen.drain_timeout_s == longest
+    assert chosen.ecs.scale_in_protection, "what takes longer than that is protected"
     # A receive under way is not cancelled: a drain is no shorter than it.
     assert template.raw["Parameters"]["DrainTimeout"]["MinValue"] > max(each.wait_time_s for each in chosen.consumers)
 
@@ -137,7 +138,7 @@ def test_queues_give_up_late_and_keep_what_they_gave_up(name: str) -> None:
     source = f"arn:aws:sqs:us-west-2:123456789012:{queue['QueueName']}"
     assert dead["RedriveAllowPolicy"] == {"redrivePermission": "byQueue", "sourceQueueArns": [source]}
     for each in (f"{name}Queue", f"{name}DeadLetters"):
-        assert template.resources[each]["DeletionPolicy"] == "Retain"
+        assert template.resources[each]["DeletionPolicy"] == "RetainExceptOnCreate"
 
 
 def test_queues_and_consumers_agree_on_leases(settings_of: Any) -> None:
@@ -181,6 +182,7 @@ def test_the_worker_may_do_what_it_does_and_no_more() -> None:
             ["sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes"],
             [f"{arn}items-dead", f"{arn}requests-dead"],
         ),
+        "ScaleInProtection": (["ecs:UpdateTaskProtection"], ["arn:aws:ecs:us-west-2:123456789012:task/Cluster/*"]),
         "DatabaseLogin": (["secretsmanager:GetSecretValue"], [GIVEN["DatabaseSecretArn"]]),
         "DatabaseLoginKey": (["kms:Decrypt"], [EVERYTHING["DatabaseSecretKeyArn"]]),
         "Objects": (["s3:GetObject"], ["arn:aws:s3:::granules/items/*"]),
@@ -191,7 +193,8 @@ def test_the_worker_may_do_what_it_does_and_no_more() -> None:
 def test_without_bucket_and_requests_there_are_no_rights_to_them() -> None:
     """What is not asked for is neither made nor allowed."""
     template = Template(PATH, **GIVEN)
-    assert [each["Sid"] for each in statements(template, "TaskRole")] == ["Queues", "DeadLetters", "DatabaseLogin"]
+    asked = [each["Sid"] for each in statements(template, "TaskRole")]
+    assert asked == ["Queues", "DeadLetters", "ScaleInProtection", "DatabaseLogin"]
     assert [each["Sid"] for each in statements(template, "ExecutionRole")] == ["Logs"]
     assert not [name for name in {*template.resources, *template.outputs()} if name.startswith("Requests")]
 

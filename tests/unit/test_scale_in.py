@@ -1,0 +1,110 @@
+"""When a task of ECS asks for protection, against an agent that notes what it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+
+from stacworker.scale_in import ScaleInProtection
+
+PROTECTED = '{"protection": {"ProtectionEnabled": true}}'
+REFUSED = '{"failure": {"Reason": "DEPLOYMENT_BLOCKED"}}'
+ON = {"ProtectionEnabled": True, "ExpiresInMinutes": 5}
+OFF = {"ProtectionEnabled": False}
+
+
+class Content:
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    async def read(self, size: int) -> bytes:
+        return self._text.encode()[:size]
+
+
+class Answer:
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.content = Content(text)
+
+
+class Agent:
+    """Answers as it is told; `asked` has the requests."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.answer: Answer | Exception = Answer(200, PROTECTED)
+
+    @asynccontextmanager
+    async def put(self, url: str, *, json: Any) -> AsyncIterator[Answer]:
+        assert url == "http://169.254.170.2/api/1/task-protection/v1/state"
+        self.asked.append(json)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        yield self.answer
+
+
+class Task:
+    """A task whose oldest message has been in hand for `held_s`, at the time `now`."""
+
+    def __init__(self) -> None:
+        self.held_s = 0.0
+        self.now = 1000.0
+        self.agent = Agent()
+        self._protection = ScaleInProtection(
+            "http://169.254.170.2/api/1/", lambda: self.held_s, after_s=30.0, monotonic=lambda: self.now
+        )
+
+    async def look(self, *, held_s: float, later_s: float = 0.0) -> list[Any]:
+        """Return what the agent is asked at a look."""
+        self.held_s = held_s
+        self.now += later_s
+        before = len(self.agent.asked)
+        await self._protection.look(self.agent)  # type: ignore[arg-type]
+        return self.agent.asked[before:]
+
+
+async def test_short_work_asks_for_nothing() -> None:
+    """What a drain ends needs no protection, however much of it there is."""
+    task = Task()
+    assert await task.look(held_s=0.0) == []
+    assert await task.look(held_s=30.0) == []
+
+
+async def test_long_work_is_protected_until_it_ends() -> None:
+    """Asked for once, renewed at half its time, given up when nothing in hand is old any more."""
+    task = Task()
+    assert await task.look(held_s=30.1) == [ON]
+    assert await task.look(held_s=35, later_s=5) == []
+    assert await task.look(held_s=179, later_s=144) == []
+    assert await task.look(held_s=181, later_s=2) == [ON]
+    assert await task.look(held_s=2, later_s=5) == [OFF]
+    assert await task.look(held_s=7, later_s=5) == []
+    assert await task.look(held_s=31, later_s=24) == [ON]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [Answer(200, REFUSED), Answer(500, PROTECTED), aiohttp.ClientError("away"), TimeoutError(), OSError("unreachable")],
+    ids=["failure", "500", "client error", "timeout", "no route"],
+)
+async def test_a_refusal_is_told_once_and_tried_again(refusal: Answer | Exception) -> None:
+    """The agent may refuse, be away or never answer: work goes on, each look asks again."""
+    task = Task()
+    task.agent.answer = refusal
+    with capture_logs() as logs:
+        assert await task.look(held_s=40) == [ON]
+        assert await task.look(held_s=45, later_s=5) == [ON]
+    assert [each["event"] for each in logs] == ["scale_in.refused"]
+    assert logs[0]["error"]
+    task.agent.answer = Answer(200, PROTECTED)
+    assert await task.look(held_s=50, later_s=5) == [ON]
+    task.agent.answer = refusal
+    assert await task.look(held_s=0, later_s=5) == [OFF]
+    task.agent.answer = Answer(200, PROTECTED)
+    assert await task.look(held_s=0, later_s=5) == [OFF]
+    assert await task.look(held_s=0, later_s=5) == []
