@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.integration.aws import MakeQueue
 from tests.integration.conftest import MakeWorker
+from tests.integration.recorder import recorder
 from tests.integration.worker import Catalogue
 
 FUNCTION = """
@@ -25,68 +22,34 @@ def create_items(request):
 """
 
 
-class Agent:
-    """The part of the agent's API that protects tasks."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-        asked = self.asked
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_PUT(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                asked.append((self.path, body))
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(json.dumps({"protection": body}).encode())
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
-@pytest.fixture
-def agent() -> Iterator[Agent]:
-    made = Agent()
-    yield made
-    made.close()
-
-
 async def test_a_task_is_protected_while_a_long_request_is_in_hand(
     worker: MakeWorker,
     queue: MakeQueue,
     catalogue: Catalogue,
-    agent: Agent,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Half of what a drain may take is long: then the agent is asked, and told when the request has ended."""
-    monkeypatch.setenv("ECS_AGENT_URI", f"http://127.0.0.1:{agent.server.server_port}/api/task-1")
     (tmp_path / "slow.py").write_text(FUNCTION)
     requests = queue("requests")
-    running = worker(
-        {"name": "requests", "type": "generate", "queue_url": requests.url},
-        generators={"slow": {"type": "slow:create_items"}},
-        ecs={"scale_in_protection": True},
-        drain_timeout_s=2,
-    )
-    await running.start()
-    await requests.send(json.dumps({"id": "a", "path": "x", "seconds": 3}))
-    await running.until(lambda: len(agent.asked) == 2)
-    assert agent.asked == [
-        ("/api/task-1/task-protection/v1/state", {"ProtectionEnabled": True, "ExpiresInMinutes": 5}),
-        ("/api/task-1/task-protection/v1/state", {"ProtectionEnabled": False}),
-    ]
-    await catalogue.until_count("things", 1)
-    assert await running.stop() == 0
+    with recorder(b'{"protection": {}}') as agent:
+        monkeypatch.setenv("ECS_AGENT_URI", f"{agent.url}/api/task-1")
+        running = worker(
+            {"name": "requests", "type": "generate", "queue_url": requests.url},
+            generators={"slow": {"type": "slow:create_items"}},
+            ecs={"scale_in_protection": True},
+            drain_timeout_s=2,
+        )
+        await running.start()
+        await requests.send(json.dumps({"id": "a", "path": "x", "seconds": 3}))
+        await running.until(lambda: len(agent.got) == 2)
+        assert {path for path, _ in agent.got} == {"/api/task-1/task-protection/v1/state"}
+        assert [json.loads(body) for _, body in agent.got] == [
+            {"ProtectionEnabled": True, "ExpiresInMinutes": 5},
+            {"ProtectionEnabled": False},
+        ]
+        await catalogue.until_count("things", 1)
+        assert await running.stop() == 0
 
 
 async def test_protection_outside_ecs_is_a_wrong_setting(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +11,26 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.integration.aws import MakeQueue
+from tests.integration.recorder import recorder
 from tests.integration.worker import Catalogue, Worker
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
-class Collector:
-    """Takes spans over OTLP."""
-
-    def __init__(self) -> None:
-        self.spans: list[Any] = []
-        spans = self.spans
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
-                spans.extend(s for r in request.resource_spans for scope in r.scope_spans for s in scope.spans)
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    made = Collector()
-    yield made
-    made.close()
+def spans_in(got: list[tuple[str, bytes]]) -> list[Any]:
+    """Return the spans of what was exported over OTLP."""
+    requests = [ExportTraceServiceRequest.FromString(body) for _, body in got]
+    return [span for each in requests for r in each.resource_spans for scope in r.scope_spans for span in scope.spans]
 
 
 async def test_one_trace_from_producer_to_commit(
     worker: Callable[..., Worker],
     queue: MakeQueue,
     catalogue: Catalogue,
-    collector: Collector,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The request's trace goes on in the item's message and its load, whose batch links to it; a drain exports all."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server.server_port}")
     (tmp_path / "made.py").write_text(
         "def create_items(request):\n"
         "    return {'type': 'Feature', 'stac_version': '1.0.0', 'id': request['id'], 'links': [], 'assets': {},\n"
@@ -70,23 +38,21 @@ async def test_one_trace_from_producer_to_commit(
         "      'properties': {'datetime': '2024-01-01T00:00:00Z'}}\n"
     )
     requests, items = queue("requests"), queue("items")
-    running = worker(
-        {"name": "requests", "type": "generate", "queue_url": requests.url, "output": f"sqs:{items.url}"},
-        {"name": "items", "type": "load", "queue_url": items.url},
-        generators={"made": {"type": "made:create_items"}},
-        tracing={"enabled": True},
-    )
-    await running.start()
-    await requests.send(
-        json.dumps({"id": "a", "path": "x"}), attributes={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
-    )
-    await catalogue.until_count("things", 1)
-    assert await running.stop() == 0
-    for _ in range(100):
-        if len(collector.spans) >= 4:
-            break
-        await asyncio.sleep(0.05)
-    spans = {span.name.split("-")[0]: span for span in collector.spans}
+    with recorder() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        running = worker(
+            {"name": "requests", "type": "generate", "queue_url": requests.url, "output": f"sqs:{items.url}"},
+            {"name": "items", "type": "load", "queue_url": items.url},
+            generators={"made": {"type": "made:create_items"}},
+            tracing={"enabled": True},
+        )
+        await running.start()
+        await requests.send(
+            json.dumps({"id": "a", "path": "x"}), attributes={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+        )
+        await catalogue.until_count("things", 1)
+        assert await running.stop() == 0
+    spans = {span.name.split("-")[0]: span for span in spans_in(collector.got)}
     assert sorted(spans) == ["generate made", "load things", "process items", "process requests"]
     in_trace = [name for name, span in spans.items() if span.trace_id.hex() == TRACE]
     assert sorted(in_trace) == ["generate made", "process items", "process requests"]
