@@ -103,7 +103,7 @@ def workload(name: str, endpoint_url: str, port: int, granules: Path) -> Workloa
     document = _one(kind, name)
     original = document["spec"]["template"]["spec"]
     known = (*PLAYED, *LEFT_OUT)
-    if unknown := {path for path in _leaves(original) if not any(f"{path}.".startswith(f"{each}.") for each in known)}:
+    if unknown := {path for path in leaves(original) if not any(f"{path}.".startswith(f"{each}.") for each in known)}:
         raise Failed(f"{name}: neither played nor left out: {', '.join(sorted(unknown))}")
     spec = _pruned(original)
     spec["hostNetwork"] = True
@@ -139,13 +139,14 @@ def _one(kind: str, name: str) -> Document:
     return found
 
 
-def _leaves(node: Any, at: str = "") -> Iterator[str]:
+def leaves(node: Any, at: str = "") -> Iterator[str]:
+    """Yield the dotted path of each value, the places of lists left out."""
     if isinstance(node, dict) and node:
         for key, value in node.items():
-            yield from _leaves(value, f"{at}.{key}".lstrip("."))
+            yield from leaves(value, f"{at}.{key}".lstrip("."))
     elif isinstance(node, list):
         for each in node:
-            yield from _leaves(each, at)
+            yield from leaves(each, at)
     else:
         yield at
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.image.container import Failed
+from tests.image.manifests import LEFT_OUT, WORKLOADS, leaves, settings_of, workload
+
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 EXTRAS = ("environments", "raster", "stactools")
@@ -58,3 +61,31 @@ def test_the_context_has_what_is_copied() -> None:
     assert {source for source in sources if source not in named} == {"requirements", "requirements/uv.txt"}
     assert "requirements/*.txt" in named
     assert all((ROOT / source).exists() for source in sources)
+
+
+def test_podman_is_given_every_field_or_told_to_leave_it_out() -> None:
+    """What scripts/image plays of deploy/k8s has no field that nobody decided on, and no decision without a field."""
+    found = set()
+    for name in WORKLOADS:
+        found |= set(leaves(workload(name, "http://127.0.0.1:1", 8081, Path("/granules")).original))
+    assert {path for path in LEFT_OUT if not any(f"{each}.".startswith(f"{path}.") for each in found)} == set()
+
+
+def test_a_field_that_is_neither_played_nor_left_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would count as tried."""
+    monkeypatch.delitem(LEFT_OUT, "topologySpreadConstraints")
+    with pytest.raises(Failed, match=r"stacworker-items: neither played nor left out: topologySpreadConstraints"):
+        workload("stacworker-items", "http://127.0.0.1:1", 8081, Path("/granules"))
+
+
+def test_only_places_change_in_what_podman_is_given() -> None:
+    """Arguments, environment, rights and limits are those of deploy/k8s."""
+    load = workload("stacworker-items", "http://127.0.0.1:1", 8081, Path("/granules"))
+    (container,) = load.documents[1]["spec"]["template"]["spec"]["containers"]
+    (original,) = load.original["containers"]
+    for key in ("args", "image", "env", "securityContext"):
+        assert container[key] == original[key]
+    settings = load.documents[0]["data"]["stacworker.yaml"]
+    assert "localstack:4566" in settings_of("stacworker-items")
+    assert "localstack:4566" not in settings
+    assert load.probes()["readinessProbe"] == "http://127.0.0.1:8081/readyz"
