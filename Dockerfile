@@ -61,6 +61,6 @@ USER 10001:0
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 # Whether it lives, not whether its dependencies do: nobody is helped by a restart while the database is away.
-HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 CMD ["stacworker", "healthcheck"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=30s --retries=3 CMD ["stacworker", "healthcheck"]
 ENTRYPOINT ["stacworker"]
 CMD ["run"]

@@ -6,172 +6,41 @@ import argparse
 import asyncio
 import json
 import secrets
-import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import boto3
-import yaml
-
-from stacworker.demo.rasters import Granule, make_granules
-from stacworker.testing.localstack import REGION, LocalStack
-from stacworker.testing.postgres import Postgres
 from tests.image.container import Container, Failed, Host, a_uid, free_port
 from tests.image.contents import check_contents, check_nothing_of_this_machine
+from tests.image.world import DRAIN_S, GRANULES, World, all_is_taken, all_is_there, request_for, say, until, world
 from tests.integration.worker import Catalogue, catalogue_at, item
 
 ITEMS = 20_000
-GRANULES = 300
-DRAIN_S = 30
 GRACE_S = DRAIN_S + 20
 """The drain, 15 s for what does not let itself be cancelled, and some for podman itself."""
-_BATCH = 10
-
-
-def say(text: str = "") -> None:
-    """Print a line at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """The servers, and what is on them."""
-
-    sqs: Any
-    endpoint_url: str
-    dsn: str
-    queues: dict[str, str]
-    folder: Path
-    granules: tuple[Granule, ...]
-
-    def env(self) -> dict[str, str]:
-        """Return the environment of a container."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "STACWORKER_CONFIG": "/etc/stacworker/stacworker.yaml",
-            "STACWORKER_DATABASE__DSN": self.dsn,
-            "STACWORKER_HTTP__HOST": "127.0.0.1",
-            "STACWORKER_PIPELINES__FOLDER": "/pipelines",
-            "STACWORKER_PIPELINES__ONLY": '["naip"]',
-            "STACWORKER_ENVIRONMENTS__INSTALL_AT_START": "false",
-            "NAIP_QUEUE_URL": self.queues["requests"],
-        }
-
-    def mounts(self) -> dict[Path, str]:
-        """Return what containers see of this machine."""
-        return {self.folder / "settings": "/etc/stacworker", self.folder / "granules": "/data/naip"}
-
-    def depth(self, name: str) -> int:
-        """Return how many messages a queue holds, those in somebody's hands included."""
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self.sqs.get_queue_attributes(QueueUrl=self.queues[name], AttributeNames=names)["Attributes"]
-        return sum(int(found[each]) for each in names)
-
-    def send(self, name: str, bodies: Sequence[str]) -> None:
-        """Send messages."""
-        for start in range(0, len(bodies), _BATCH):
-            entries = [
-                {"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies[start : start + _BATCH])
-            ]
-            answer = self.sqs.send_message_batch(QueueUrl=self.queues[name], Entries=entries)
-            if answer.get("Failed"):
-                raise Failed(f"not sent: {answer['Failed']}")
-
-
-@contextmanager
-def world() -> Iterator[World]:
-    """Start the servers and fill them; all is gone afterwards."""
-    with ExitStack() as stack:
-        localstack = stack.enter_context(LocalStack())
-        postgres = stack.enter_context(Postgres())
-        folder = Path(tempfile.mkdtemp(prefix="stacworker-image-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        sqs = boto3.client(
-            "sqs",
-            endpoint_url=localstack.endpoint_url,
-            region_name=REGION,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-        stack.callback(sqs.close)
-        queues = {}
-        for name in ("items", "requests"):
-            dead = sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
-            arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-            policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 5})
-            queues[name] = sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": policy})["QueueUrl"]
-            queues[f"{name}-dead"] = dead
-        for name in ("settings", "granules"):
-            (folder / name).mkdir()
-        settings = {
-            "consumers": [
-                {
-                    "name": "items",
-                    "type": "load",
-                    "queue_url": queues["items"],
-                    "visibility_timeout_s": 20,
-                    "wait_time_s": 2,
-                }
-            ],
-            "collections": {"default": {"create_missing": True}},
-            "drain_timeout_s": DRAIN_S,
-        }
-        (folder / "settings" / "stacworker.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-        granules = tuple(make_granules(folder / "granules", GRANULES))
-        folder.chmod(0o755)  # for the uid of the container
-        dsn = postgres.dsn(postgres.create_database())
-        yield World(sqs, localstack.endpoint_url, dsn, queues, folder, granules)
-
-
-def request_for(granule: Granule) -> str:
-    """Return the message that asks for the item of a granule."""
-    return json.dumps(
-        {
-            "package_name": "stactools-naip",
-            "group_name": "naip",
-            "create_item_args": [granule.state, granule.year, f"/data/naip/{granule.path.name}"],
-            "collection_id": "naip",
-        }
-    )
-
-
-async def until(condition: Callable[[], Any], what: str, within_s: float) -> None:
-    """Return once the condition, a coroutine function, holds; raise Failed when it does not in time."""
-    deadline = time.monotonic() + within_s
-    while not await condition():
-        if time.monotonic() > deadline:
-            raise Failed(f"not within {within_s:g} s: {what}")
-        await asyncio.sleep(0.05)
+EXIT_SETTINGS = 2
+MISSING = "is missing: make it with `stacworker pipelines install`"
+GENERATORS = '{"naip": {"type": "stactools", "packages": ["stactools-naip==0.5.0"]}}'
+"""The example of deploy/ecs/stacworker.yaml."""
 
 
 class Trial:
     """What is done with the images, step by step; each step raises Failed when something is wrong."""
 
-    def __init__(self, host: Host, world: World, image: str) -> None:
+    def __init__(self, host: Host, world: World, image: str, plain: str) -> None:
         self._host = host
         self._world = world
         self._image = image
+        self._plain = plain
         self._prefix = f"stacworker-image-{secrets.token_hex(3)}"
         self._made: list[Container] = []
 
-    def container(self, image: str | None = None) -> Container:
+    def container(self, image: str | None = None, env: dict[str, str] | None = None) -> Container:
         """Return a container to be, with a uid of its own."""
         made = Container(
             self._host,
             f"{self._prefix}-{len(self._made)}",
             image or self._image,
             a_uid(),
-            self._world.env(),
+            env or self._world.env(),
             self._world.mounts(),
             free_port(),
         )
@@ -192,6 +61,21 @@ class Trial:
                 say(f"    {line}")
             if done.returncode:
                 raise Failed(f"stacworker {' '.join(command)}: {done.stderr}")
+
+    def generators(self, image: str) -> None:
+        """Tell images of a generator as deploy/ecs does: the one with its environment starts it, the plain one ends."""
+        consumer = {"name": "requests", "type": "generate", "queue_url": self._world.queues["requests"]}
+        elsewhere = ("STACWORKER_CONFIG", "STACWORKER_PIPELINES__FOLDER", "STACWORKER_PIPELINES__ONLY")
+        env = {name: value for name, value in self._world.env().items() if name not in elsewhere}
+        env |= {"STACWORKER_CONSUMERS": json.dumps([consumer]), "STACWORKER_GENERATORS": GENERATORS}
+        done = self.container(image, env).command("check")
+        found = [line for line in done.stdout.splitlines() if "generator naip: started" in line]
+        if done.returncode or not found:
+            raise Failed(f"the generator of the settings did not start: {done.stdout}{done.stderr}")
+        say(f"▸ {image}: {found[0].split(maxsplit=1)[1]}")
+        plain = self.container(self._plain, env).command("run")
+        if plain.returncode != EXIT_SETTINGS or MISSING not in plain.stdout + plain.stderr:
+            raise Failed(f"an image without the environment does not say so: {plain.stdout}{plain.stderr}")
 
     async def interrupted(self, catalogue: Catalogue) -> None:
         """SIGTERM in the middle of the work: a drain inside the grace period, exit code 0."""
@@ -232,40 +116,29 @@ class Trial:
         """Another worker does the rest: everything is there, once."""
         worker = self.container()
         await worker.start()
-        sources = ("items", "requests")
-
-        async def is_done() -> bool:
-            return not any([await asyncio.to_thread(self._world.depth, name) for name in sources])
-
-        await until(is_done, "both queues empty", 180)
+        await all_is_taken(self._world)
         code, took_s = await worker.stop(GRACE_S)
         say(f"▸ a second worker did the rest; SIGTERM while idle: exit code {code} after {took_s:.1f} s")
         if code != 0:
             raise Failed(f"no clean end:\n{worker.log()[-3000:]}")
-        dead = {name: self._world.depth(f"{name}-dead") for name in sources}
-        if any(dead.values()):
-            raise Failed(f"dead letters: {dead}")
-        if await catalogue.ids("things") != [f"item-{number:05}" for number in range(ITEMS)]:
-            raise Failed(f"{await catalogue.count('things')} of {ITEMS} items are in the catalogue")
-        if await catalogue.ids("naip") != sorted(granule.item_id for granule in self._world.granules):
-            raise Failed(f"{await catalogue.count('naip')} of {GRANULES} generated items are in the catalogue")
-        say(f"✓ {ITEMS} items and {GRANULES} generated ones are in the catalogue, each once; no dead letters")
+        await all_is_there(self._world, catalogue, ITEMS)
 
 
 async def _trial(arguments: argparse.Namespace) -> None:
     host = Host([*arguments.podman.split()])
     with world() as servers:
-        trial = Trial(host, servers, arguments.pipelines_image)
+        trial = Trial(host, servers, arguments.pipelines_image, arguments.image)
         try:
             locks = ["runtime.txt", *(f"extra-{extra}.txt" for extra in arguments.extras.split())]
             told = check_contents(host, trial.container(arguments.image), arguments.image, locks)
-            images = (arguments.base, arguments.image, arguments.pipelines_image)
+            images = (arguments.base, arguments.image, arguments.pipelines_image, arguments.generators_image)
             check_nothing_of_this_machine(*map(trial.container, images))
             for name, text in told.items():
                 say(f"▸ {name}: {text}")
             for image in images:
                 say(f"▸ size of {image.removeprefix('docker.io/library/')}: {host.image(image)['Size'] / 1e6:.0f} MB")
             trial.commands()
+            trial.generators(arguments.generators_image)
             async with catalogue_at(servers.dsn) as catalogue:
                 await trial.interrupted(catalogue)
                 await trial.finished(catalogue)
@@ -280,6 +153,7 @@ def main() -> int:
     parser.add_argument("--base", required=True, help="the image that the others are made from")
     parser.add_argument("--image", required=True)
     parser.add_argument("--pipelines-image", required=True, help="the image with examples/pipelines added")
+    parser.add_argument("--generators-image", required=True, help="the image with the generator of deploy/k8s added")
     parser.add_argument("--extras", required=True, help="the extras that the image was built with")
     try:
         asyncio.run(_trial(parser.parse_args()))

@@ -138,7 +138,9 @@ def test_queues_give_up_late_and_keep_what_they_gave_up(name: str) -> None:
     source = f"arn:aws:sqs:us-west-2:123456789012:{queue['QueueName']}"
     assert dead["RedriveAllowPolicy"] == {"redrivePermission": "byQueue", "sourceQueueArns": [source]}
     for each in (f"{name}Queue", f"{name}DeadLetters"):
+        # A stack that could not be made takes its empty queues with it: else its next try would meet their names.
         assert template.resources[each]["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert template.resources[each]["UpdateReplacePolicy"] == "Retain"
 
 
 def test_queues_and_consumers_agree_on_leases(settings_of: Any) -> None:
