@@ -25,13 +25,14 @@ from deploy.grafana.make import out_of_step, wanted
 from tests.prometheus import expressions, pictures, server
 from tests.prometheus.expressions import ALL, RULE_FILES, RULES, Asked
 from tests.prometheus.server import Failed, Prometheus
-from tests.prometheus.site import Site, site_in
+from tests.prometheus.site import NEVER_UP, Site, site_in
 from tests.prometheus.workload import send_for
 
 _LOAD_S = 45.0
 _AFTER_S = 12.0
 _PICTURES = expressions.ROOT / "docs" / "pictures"
 _RUNBOOKS = expressions.ROOT / "docs" / "runbooks"
+_TARGETS = "instance:stacworker_up:avg5m"
 
 
 class Report:
@@ -98,6 +99,10 @@ async def _watch(report: Report, site: Site, scratch: Path, *, draw: bool) -> No
         _variables(report, prometheus)
         _chosen(report, prometheus)
         _rules_are_well(report, prometheus)
+        down = _jobs_down(prometheus, _TARGETS)
+        report.say(f"down under load: {', '.join(down) or 'none'}")
+        if down != [NEVER_UP]:
+            report.wrong(f"StacworkerTargetDown sees {down} instead of {NEVER_UP}")
         _queries_of_runbooks(report, prometheus, site.dsn)
         await _outage(report, site, prometheus, [each for each in asked if each.needs == "outage"])
         if draw:
@@ -174,10 +179,16 @@ def _queries_of_runbooks(report: Report, prometheus: Prometheus, dsn: str) -> No
                     connection.execute(query.encode())
                 except psycopg.Error as error:
                     report.wrong(f"{page.name}: {error}")
-            for expression in re.findall(r"`((?:sum|rate|deriv)[ (][^`]+)`", page.read_text()):
+            for expression in re.findall(r"`((?:sum|max|rate|deriv)[ (][^`]+)`", page.read_text()):
                 count += 1
                 prometheus.query(expression)
     report.say(f"{count} queries of runbooks run, in SQL and PromQL")
+
+
+def _jobs_down(prometheus: Prometheus, share: str) -> list[str]:
+    """Ask StacworkerTargetDown; `share` is put in for what it looks at, so that less than five minutes are enough."""
+    text = expressions.alerts()["StacworkerTargetDown"]["expr"].replace(_TARGETS, share)
+    return sorted(series["metric"]["job"] for series in prometheus.query(text))
 
 
 async def _outage(report: Report, site: Site, prometheus: Prometheus, asked: Sequence[Asked]) -> None:
@@ -203,9 +214,10 @@ async def _end(report: Report, site: Site, prometheus: Prometheus, asked: Sequen
     await site.pod.kill()
     await _until(lambda: not prometheus.query("stacworker_build_info"), "both workers gone")
     _all_answered(report, prometheus, asked, "with all workers gone")
-    down = prometheus.query(expressions.alerts()["StacworkerTargetDown"]["expr"])
-    if len(down) != 2:
-        report.wrong(f"StacworkerTargetDown sees {down}")
+    recorded = next(rule["expr"] for rule in expressions.rules() if rule.get("record") == _TARGETS)
+    share, jobs = f"({recorded.replace('[5m]', '[3s]')})", sorted(site.targets())
+    await _until(lambda: _jobs_down(prometheus, share) == jobs, "StacworkerTargetDown sees all that are down")
+    report.say(f"down in the end: {', '.join(jobs)}")
 
 
 def _draw(report: Report, prometheus: Prometheus, started: float) -> None:

@@ -109,7 +109,7 @@ def of_rules() -> list[Asked]:
     return [
         Asked(
             f"rule {rule.get('alert') or rule['record']}",
-            re.sub(r"(==|>) (?=\d+(?:\.\d+)?\s*$)", r"\1 bool ", rule["expr"], flags=re.MULTILINE)
+            re.sub(r"(==|>|<) (?=\d+(?:\.\d+)?\s*$)", r"\1 bool ", rule["expr"], flags=re.MULTILINE)
             if "alert" in rule
             else rule["expr"],
         )

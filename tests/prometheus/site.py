@@ -14,6 +14,9 @@ from tests.integration.worker import Worker, settings_for
 from tests.prometheus.server import ENDS_WITH_US
 from tests.prometheus.workload import BUCKET, prepare_database, write_pipelines
 
+NEVER_UP = "stacworker-never"
+"""The job of a worker that has not come up."""
+_NOBODY_LISTENS = 1
 _PGSTAC = "0.10.0"
 _CONSUMER = {"visibility_timeout_s": 4, "max_in_flight": 500, "backoff_max_s": 3}
 
@@ -37,6 +40,7 @@ class Site:
                 "port": self.pod.events("http.listening")[-1]["port"],
                 "labels": {"namespace": "stac", "pod": "ingest-0"},
             },
+            NEVER_UP: {"port": _NOBODY_LISTENS},
         }
 
 
