@@ -17,11 +17,10 @@ from tests.chaos.gateway import Gateway
 from tests.chaos.tcp import TcpProxy
 from tests.integration.aws import MakeQueue, Queue
 from tests.integration.conftest import MakeWorker
-from tests.integration.pg import NEWEST
 from tests.integration.worker import Catalogue, Worker, item
 
 # How pgstac's version would matter to an outage, other tests show.
-pytestmark = pytest.mark.parametrize("pgstac_version", [NEWEST], indirect=True)
+pytestmark = pytest.mark.newest_pgstac
 
 TRIES = 3
 FULL_DISK = """

@@ -14,6 +14,9 @@ from tests.integration.aws import MakeBucket, MakeQueue, MakeTopic
 from tests.integration.conftest import MakeWorker
 from tests.integration.worker import Catalogue, Worker
 
+# What is tested is not pgstac: that loading works on each version, other tests show.
+pytestmark = pytest.mark.newest_pgstac
+
 ITEMS = """
 def create_items(request, **options):
     return {
