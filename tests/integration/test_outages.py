@@ -67,7 +67,7 @@ def through(worker: MakeWorker, gateway: Gateway, proxy: TcpProxy, pgstac_dsn: s
 
     def make(*consumers: dict[str, Any], **more: Any) -> Worker:
         aws = {"endpoint_url": gateway.endpoint_url, "region": "us-east-1"}
-        return worker(*consumers, aws=aws, database={"dsn": dsn}, **more)
+        return worker(*consumers, module="tests.integration.impatient", aws=aws, database={"dsn": dsn}, **more)
 
     return make
 
