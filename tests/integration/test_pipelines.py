@@ -228,7 +228,7 @@ async def test_what_fails_in_an_inventory_is_told_and_tried_again(
                 yield {{"id": "second"}}
         """,
     )
-    running = serving()
+    running = serving(module="tests.integration.impatient")
     await running.start()
     await catalogue.until_count("things", 2)
     (failed,) = running.events("pipeline.trigger_failed")
