@@ -64,7 +64,7 @@ def _together(random: Random) -> tuple[Fault, ...]:
 
 
 class Places:
-    """Lets so many rounds run side by side, and one that reaches the servers of all alone.
+    """Lets so many rounds be under way, and one that reaches the servers of all alone.
 
     Rounds begin in the order in which they ask.
     """

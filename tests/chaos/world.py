@@ -40,6 +40,8 @@ class World:
         self.postgres = Postgres(settings={"synchronous_commit": "on", "max_connections": "200"})
         self._running = ExitStack()
         self._cloning = asyncio.Lock()
+        self.stage = asyncio.Lock()
+        """Held by the round that has its faults; others start or end their workers meanwhile."""
 
     def __enter__(self) -> Self:
         with ExitStack() as starting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from stacworker.testing.localstack import LocalStack
 from tests.integration.worker import Catalogue, Worker, catalogue_at, settings_for
 
+REPOSITORY = Path(__file__).parents[2]
 MakeWorker = Callable[..., Worker]
 
 
@@ -27,13 +29,10 @@ def worker(tmp_path: Path, localstack: LocalStack, pgstac_dsn: str) -> Iterator[
     """Give a maker of workers for the test's catalogue; modules in `tmp_path` can be imported by them."""
     made: list[Worker] = []
 
-    def make(*consumers: dict[str, Any], **more: Any) -> Worker:
+    def make(*consumers: dict[str, Any], module: str = "stacworker", **more: Any) -> Worker:
         settings = settings_for(pgstac_dsn, localstack, *consumers, **more)
-        made.append(
-            Worker(
-                tmp_path, settings, {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)}, name=f"worker{len(made)}"
-            )
-        )
+        env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}", "TMPDIR": str(tmp_path)}
+        made.append(Worker(tmp_path, settings, env, name=f"worker{len(made)}", module=module))
         return made[-1]
 
     yield make

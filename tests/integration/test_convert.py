@@ -15,6 +15,9 @@ import yaml
 from tests.integration.aws import MakeQueue, MakeTopic
 from tests.integration.worker import Catalogue, Worker
 
+# What is tested is not pgstac: that loading works on each version, other tests show.
+pytestmark = pytest.mark.newest_pgstac
+
 FILES = {
     "config.yaml": """
         id: "sentinel1"

@@ -18,6 +18,9 @@ from stacworker.settings import CopySettings
 from tests.integration.aws import Bucket, MakeBucket, MakeQueue
 from tests.integration.worker import Catalogue, Worker
 
+# What is tested is not pgstac: that loading works on each version, other tests show.
+pytestmark = pytest.mark.newest_pgstac
+
 MakeCopies = Callable[..., AssetCopies]
 
 

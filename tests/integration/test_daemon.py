@@ -168,6 +168,7 @@ async def test_only_the_database_knows_what_is_bad(
     assert running.metric("batch_bisections_total") > 0
 
 
+@pytest.mark.newest_pgstac
 async def test_bad_messages_say_why(catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue) -> None:
     """Each kind of bad message becomes a dead letter with a reason a person can act on."""
     items = queue("items", max_receive_count=2)
@@ -194,6 +195,7 @@ async def test_bad_messages_say_why(catalogue: Catalogue, worker: MakeWorker, qu
     assert await catalogue.count("things") == 0
 
 
+@pytest.mark.newest_pgstac
 async def test_good_parts_of_a_bad_message_are_loaded(
     catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue, bucket: MakeBucket
 ) -> None:
@@ -320,6 +322,7 @@ async def test_killed_in_the_middle_nothing_is_lost(catalogue: Catalogue, worker
     assert await survivor.stop() == 0
 
 
+@pytest.mark.newest_pgstac
 async def test_a_second_signal_exits_at_once(catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue) -> None:
     """While a drain waits for a long poll, a second SIGTERM does not."""
     running = worker(loads(queue(), wait_time_s=20))
@@ -332,6 +335,7 @@ async def test_a_second_signal_exits_at_once(catalogue: Catalogue, worker: MakeW
     assert await running.ended(within_s=5) == 128 + signal.SIGTERM
 
 
+@pytest.mark.newest_pgstac
 async def test_a_signal_ends_a_start_that_hangs(worker: MakeWorker, queue: MakeQueue, tmp_path: Path) -> None:
     """A consumer that waits for ever while it is entered keeps nobody from ending the process."""
     (tmp_path / "late_consumer.py").write_text(
@@ -349,6 +353,7 @@ async def test_a_signal_ends_a_start_that_hangs(worker: MakeWorker, queue: MakeQ
     assert await running.stop() == 0
 
 
+@pytest.mark.newest_pgstac
 async def test_a_fifo_failure_is_dead_lettered_in_its_turn(
     worker: MakeWorker, queue: MakeQueue, tmp_path: Path
 ) -> None:
@@ -408,6 +413,7 @@ async def test_an_unsupported_pgstac_is_refused_by_name(worker: MakeWorker, queu
     assert (await items.drain(1))[0].receive_count == 1
 
 
+@pytest.mark.newest_pgstac
 async def test_a_starved_consumer_does_not_stall_its_neighbour(
     catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue, tmp_path: Path
 ) -> None:
@@ -449,6 +455,7 @@ async def test_deletes_follow_removed_objects(
     assert await catalogue.ids("things") == ["two"]
 
 
+@pytest.mark.newest_pgstac
 async def test_gzip_in_a_body(catalogue: Catalogue, worker: MakeWorker, queue: MakeQueue) -> None:
     """A body that is base64 of gzip is unpacked."""
     items = queue("items", max_receive_count=3)

@@ -19,6 +19,9 @@ from stacworker.testing.localstack import LocalStack
 from tests.integration.aws import MakeBucket, MakeQueue
 from tests.integration.worker import Catalogue, Worker
 
+# What is tested is not pgstac: that loading works on each version, other tests show.
+pytestmark = pytest.mark.newest_pgstac
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "pipelines"
 IDS = ("landcover", "naip", "scenes")
 

@@ -13,6 +13,9 @@ from tests.integration.aws import MakeBucket, MakeQueue, MakeTopic, Queue
 from tests.integration.conftest import MakeWorker
 from tests.integration.worker import Catalogue
 
+# What is tested is not pgstac: that loading works on each version, other tests show.
+pytestmark = pytest.mark.newest_pgstac
+
 FUNCTION = """
 import os, time
 def item(id, **properties):

@@ -8,9 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.integration.aws import MakeBucket, MakeQueue
 from tests.integration.conftest import MakeWorker
 from tests.integration.worker import Catalogue, item
+
+# What is tested is not pgstac: that loading works on each version, other tests show.
+pytestmark = pytest.mark.newest_pgstac
 
 POINTER = "software.amazon.payloadoffloading.PayloadS3Pointer"
 S3_EVENT = {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "%ff"}}}

@@ -17,11 +17,10 @@ from tests.chaos.gateway import Gateway
 from tests.chaos.tcp import TcpProxy
 from tests.integration.aws import MakeQueue, Queue
 from tests.integration.conftest import MakeWorker
-from tests.integration.pg import NEWEST
 from tests.integration.worker import Catalogue, Worker, item
 
 # How pgstac's version would matter to an outage, other tests show.
-pytestmark = pytest.mark.parametrize("pgstac_version", [NEWEST], indirect=True)
+pytestmark = pytest.mark.newest_pgstac
 
 TRIES = 3
 FULL_DISK = """
@@ -68,7 +67,7 @@ def through(worker: MakeWorker, gateway: Gateway, proxy: TcpProxy, pgstac_dsn: s
 
     def make(*consumers: dict[str, Any], **more: Any) -> Worker:
         aws = {"endpoint_url": gateway.endpoint_url, "region": "us-east-1"}
-        return worker(*consumers, aws=aws, database={"dsn": dsn}, **more)
+        return worker(*consumers, module="tests.integration.impatient", aws=aws, database={"dsn": dsn}, **more)
 
     return make
 
@@ -84,11 +83,16 @@ def bodies(first: int, count: int) -> list[str]:
 
 
 async def until_paused(running: Worker, dependency: str, *words: str) -> None:
-    """Wait until polling pauses, and check that readiness and metrics say why."""
+    """Wait until polling pauses, and readiness and metrics say why; the first reason may be a lost connection."""
+    expected = (f"items: waiting for {dependency}: ", *words)
+
+    def says_why() -> bool:
+        status, reasons = running.get("/readyz")
+        return status == 503 and all(word in reasons for word in expected)
+
     await running.until(lambda: running.metric("circuit_open", dependency=dependency) == 1)
-    status, reasons = running.get("/readyz")
-    assert status == 503
-    assert all(word in reasons for word in (f"items: waiting for {dependency}: ", *words)), reasons
+    await running.until(says_why)
+    assert running.metric("circuit_open", dependency=dependency) == 1
     assert running.get("/livez")[0] == 200
 
 

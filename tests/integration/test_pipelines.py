@@ -14,6 +14,9 @@ from tests.integration.aws import MakeBucket, MakeQueue, MakeTopic
 from tests.integration.conftest import MakeWorker
 from tests.integration.worker import Catalogue, Worker
 
+# What is tested is not pgstac: that loading works on each version, other tests show.
+pytestmark = pytest.mark.newest_pgstac
+
 ITEMS = """
 def create_items(request, **options):
     return {
@@ -225,7 +228,7 @@ async def test_what_fails_in_an_inventory_is_told_and_tried_again(
                 yield {{"id": "second"}}
         """,
     )
-    running = serving()
+    running = serving(module="tests.integration.impatient")
     await running.start()
     await catalogue.until_count("things", 2)
     (failed,) = running.events("pipeline.trigger_failed")

@@ -13,10 +13,9 @@ from tests.chaos.aws_faults import PartFailure
 from tests.chaos.gateway import Gateway
 from tests.integration.aws import MakeQueue, Queue
 from tests.integration.conftest import MakeWorker
-from tests.integration.pg import NEWEST
 from tests.integration.worker import Catalogue, item
 
-pytestmark = pytest.mark.parametrize("pgstac_version", [NEWEST], indirect=True)
+pytestmark = pytest.mark.newest_pgstac
 
 
 def loads(queue: Queue, **more: Any) -> dict[str, Any]:

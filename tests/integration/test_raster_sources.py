@@ -21,6 +21,9 @@ from tests.integration.conftest import MakeWorker
 from tests.integration.rasters import running, write
 from tests.integration.worker import Catalogue
 
+# What is tested is not pgstac: that loading works on each version, other tests show.
+pytestmark = pytest.mark.newest_pgstac
+
 TYPE = "stacworker.generate.raster.generator:RasterGenerator"
 
 

@@ -14,6 +14,9 @@ from tests.integration.aws import MakeQueue
 from tests.integration.recorder import recorder
 from tests.integration.worker import Catalogue, Worker
 
+# What is tested is not pgstac: that loading works on each version, other tests show.
+pytestmark = pytest.mark.newest_pgstac
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
