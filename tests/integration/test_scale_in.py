@@ -12,6 +12,8 @@ from tests.integration.conftest import MakeWorker
 from tests.integration.recorder import recorder
 from tests.integration.worker import Catalogue
 
+pytestmark = pytest.mark.newest_pgstac
+
 FUNCTION = """
 import time
 def create_items(request):
