@@ -111,9 +111,11 @@ async def serve(settings: Settings, lifecycle: Lifecycle, metrics: Metrics | Non
         async with asyncio.TaskGroup() as infrastructure:
             watching = [infrastructure.create_task(_watch_loop(metrics), name="loop-lag")]
             if agent_uri:
+                batches = {each.name for each in settings.consumers if each.type == "load"}
+                long = [engine for engine in engines if engine.name not in batches]
                 protection = ScaleInProtection(
                     agent_uri,
-                    lambda: max(engine.longest_held_s for engine in engines),
+                    lambda: max((engine.longest_held_s for engine in long), default=0.0),
                     after_s=settings.drain_timeout_s / 2,
                 )
                 watching.append(infrastructure.create_task(protection.run(), name="scale-in"))

@@ -79,6 +79,12 @@ class Generators:
             raise found
         return found
 
+    def at_once(self, names: Sequence[str]) -> int | None:
+        """Return how many requests these work on at a time; None where one is of a class that we do not know."""
+        if not all(isinstance(self.get(name), AnyGenerator) for name in names):
+            return None
+        return sum(self.settings[name].processes for name in names)
+
     def about(self, name: str) -> str:
         """Say in which environment a generator runs, and which versions of packages it has."""
         generator, venv = self.get(name), self.venvs.get(name)

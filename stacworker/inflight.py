@@ -17,11 +17,14 @@ class InFlight:
 
     `held` counts messages from receipt to outcome; `waiting` those of them that wait for a batch.
     `more_expected` is the engine's word on whether further messages are about to arrive; while it is
-    true a batch is left to fill.
+    true a batch is left to fill. `worked_off` counts the messages held whose own work is done, and that wait for
+    what they share with others: copies, a batch; `on_worked_off` is called for each, and must be cheap and not raise.
     """
 
     def __init__(self, *, more_expected: bool = False) -> None:
         self.held = 0
+        self.worked_off = 0
+        self.on_worked_off: Callable[[], None] = _nothing
         self._waiting = 0
         self._more_expected = more_expected
         self._flushes: Counter[Callable[[], None]] = Counter()
@@ -34,6 +37,24 @@ class InFlight:
         """Stop counting a message: its work is done."""
         self.held -= 1
         self._flush_if_stalled()
+
+    @contextmanager
+    def working(self) -> Iterator[Callable[[], None]]:
+        """Handle one message; gives what to call when its own work is done, which the end of the context is too."""
+        is_done = False
+
+        def done() -> None:
+            nonlocal is_done
+            if not is_done:
+                is_done = True
+                self.worked_off += 1
+                self.on_worked_off()
+
+        try:
+            yield done
+        finally:
+            done()
+            self.worked_off -= 1
 
     @contextmanager
     def waiting(self, flush: Callable[[], None]) -> Iterator[None]:
@@ -67,3 +88,7 @@ class InFlight:
         if self.stalled:
             for flush in list(self._flushes):
                 flush()
+
+
+def _nothing() -> None:
+    """Tell nobody."""

@@ -93,6 +93,7 @@ class Parts:
                 wait_time_s=settings.wait_time_s,
                 backoff_base_s=settings.backoff_base_s,
                 backoff_max_s=settings.backoff_max_s,
+                at_once=self._at_once(settings),
             ),
             fifo=info.fifo,
             lifecycle=self.lifecycle,
@@ -225,7 +226,7 @@ class Parts:
         return await self._once("reader", open_)
 
     async def _generate_consumer(self, settings: ConsumerSettings) -> GenerateConsumer:
-        names = tuple(self.settings.generators) if settings.generators is None else settings.generators
+        names = self._generator_names(settings)
         await self.generators.start(names)
         generators = {name: self.generators.get(name) for name in names}
         default = settings.generator
@@ -243,12 +244,21 @@ class Parts:
             metrics=self.metrics,
         )
 
+    def _generator_names(self, settings: ConsumerSettings) -> tuple[str, ...]:
+        return tuple(self.settings.generators) if settings.generators is None else settings.generators
+
     async def _copies(self, settings: ConsumerSettings) -> AssetCopies | None:
         if settings.copy_assets is None:
             return None
         buckets = self.settings.fetch.allowed_buckets
         copies = AssetCopies(settings.copy_assets, await self._client("s3"), allowed_buckets=buckets)
         return await self.stack.enter_async_context(copies)
+
+    def _at_once(self, settings: ConsumerSettings) -> int | None:
+        """Return how many requests of a consumer can be worked on at a time; None where nobody can tell."""
+        if plugins.resolve("consumers", settings.type) is not GenerateConsumer:
+            return None
+        return self.generators.at_once(self._generator_names(settings))
 
     # -- sinks ---------------------------------------------------------------------------------------
 

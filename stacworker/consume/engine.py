@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from random import random as system_random
 
@@ -22,6 +22,7 @@ from stacworker.consume.acks import Acks
 from stacworker.consume.circuit import Circuit
 from stacworker.consume.groups import Groups, Turn
 from stacworker.consume.lease import Lease, LeaseKeeper
+from stacworker.consume.lookahead import Lookahead
 from stacworker.consume.outcome import Outcome, unexpected
 from stacworker.consume.queue import DeadLetterBox, Queue
 from stacworker.consume.settle import Settler
@@ -42,7 +43,7 @@ _DRY_AFTER_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one consumer; the fields are those of `stacworker.settings.ConsumerSettings`."""
+    """The limits of one consumer; the fields are those of `stacworker.settings.ConsumerSettings`, but for the last."""
 
     max_in_flight: int = 2000
     max_in_flight_bytes: int = 256_000_000
@@ -52,6 +53,8 @@ class Limits:
     wait_time_s: int = 20
     backoff_base_s: float = 2.0
     backoff_max_s: float = 900.0
+    at_once: int | None = None
+    """How many messages the consumer works on at a time; None: as many as there are."""
 
 
 class Engine:
@@ -97,11 +100,19 @@ class Engine:
             random=random,
         )
         self._acks = Acks(queue, metrics=metrics)
-        self._slots = Slots(max_messages=limits.max_in_flight, max_bytes=limits.max_in_flight_bytes)
+        self._lookahead = Lookahead(limits.at_once, monotonic=monotonic) if limits.at_once is not None else None
+        self._slots = Slots(
+            max_messages=limits.max_in_flight,
+            max_bytes=limits.max_in_flight_bytes,
+            ahead=self._ahead if self._lookahead is not None else None,
+        )
+        self.in_flight.on_worked_off = self._worked_off
         self._groups = Groups() if fifo else None
         self._messages: set[asyncio.Task[None]] = set()
         self._pollers: set[asyncio.Task[None]] = set()
         self._resting: set[asyncio.Task[None]] = set()
+        self._waiting_turn = 0
+        self._trials: set[str] = set()
         self._receives = 0
         self._abandoned: list[Lease] = []
         self._last_receive_full = False
@@ -132,10 +143,11 @@ class Engine:
 
     @property
     def longest_held_s(self) -> float:
-        """How long the message that is in hand longest has been so; 0 while a pause is all that keeps messages."""
-        if self.circuit.reason is not None:
-            return 0.0
-        return self.keeper.longest_held_s
+        """How long the message that is in hand longest has been so.
+
+        What only waits for an outage to be over does not count.
+        """
+        return self.keeper.longest_held_s(besides=self._trials)
 
     async def ping(self) -> None:
         """Raise `Unavailable` when the queue or something the consumer needs does not answer."""
@@ -222,7 +234,18 @@ class Engine:
 
     def _expect(self) -> None:
         """Tell the batches whether more messages are about to arrive."""
-        self.in_flight.expect_more(self._receives > 0 and self._last_receive_full)
+        more_to_come = self._receives > 0 or (self._slots.held_back and not self._lifecycle.draining.is_set())
+        self.in_flight.expect_more(more_to_come and self._last_receive_full)
+
+    def _ahead(self, messages: int) -> int:
+        """Return how many more messages than these may be in hand before more of their work is done."""
+        assert self._lookahead is not None  # noqa: S101
+        return self._lookahead.limit - (messages - self.in_flight.worked_off - self._waiting_turn)
+
+    def _worked_off(self) -> None:
+        if self._lookahead is not None:
+            self._lookahead.worked_off()
+            self._slots.wake()
 
     def _run_dry(self) -> None:
         self._last_receive_full = False
@@ -307,18 +330,30 @@ class Engine:
         """Wait for the message's turn in its group; None where order does not matter."""
         if self._groups is None or message.group_id is None:
             return None
-        with self.in_flight.waiting(_nothing):
-            return await stack.enter_async_context(self._groups.turn(message.group_id))
+        self._waiting_turn += 1
+        try:
+            with self.in_flight.waiting(_nothing):
+                return await stack.enter_async_context(self._groups.turn(message.group_id))
+        finally:
+            self._waiting_turn -= 1
 
     async def _work(self, message: Message) -> StacworkerError | None:
         """Handle a message; one of those that meet an outage stays in hand and is tried until that is over."""
         error = await self._handle(message)
         if isinstance(error, Unavailable):
-            with self.circuit.trial(error) as trial:
+            with self.circuit.trial(error) as trial, self._trying(message):
                 while trial is not None and isinstance(error, Unavailable) and await trial.turn(error):
                     self.in_flight.enter()
                     error = await self._handle(message)
         return error
+
+    @contextmanager
+    def _trying(self, message: Message) -> Iterator[None]:
+        self._trials.add(message.id)
+        try:
+            yield
+        finally:
+            self._trials.discard(message.id)
 
     async def _handle(self, message: Message) -> StacworkerError | None:
         """Return None when all that the message asks for is durable, else what went wrong."""
@@ -348,6 +383,7 @@ class Engine:
         """Stop polling, let what is in hand finish with its leases alive, give back the rest, flush deletes."""
         for poller in list(self._resting):
             poller.cancel()
+        self._expect()
         self.circuit.end_trials()
         while (pending := self._pollers | self._messages) and self._lifecycle.remaining_s > 0:
             await asyncio.wait(pending, timeout=self._lifecycle.remaining_s)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from itertools import islice, takewhile
 
@@ -70,11 +70,11 @@ class LeaseKeeper:
         """Return the leases of all messages in hand."""
         return self._leases.values()
 
-    @property
-    def longest_held_s(self) -> float:
-        """Seconds since the receipt of the message that is in hand longest; 0 with none."""
+    def longest_held_s(self, *, besides: Container[str]) -> float:
+        """Return the seconds since the receipt of the message in hand longest, but for these ids; 0 with none."""
         now = self._monotonic()
-        return max((now - lease.received_at for lease in self._leases.values()), default=0.0)
+        held = (now - lease.received_at for id_, lease in self._leases.items() if id_ not in besides)
+        return max(held, default=0.0)
 
     def add(self, message: Message) -> Lease:
         """Take hold of a message that was just received."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from stacworker.consume.sqs import BATCH, MAX_BODY_BYTES
 
@@ -13,11 +14,13 @@ class Slots:
 
     A receive reserves the largest size for each message it may bring; `settle` then corrects the
     reservation to what came. So memory is bounded before a message arrives. A limit on bytes below the
-    size of one message still lets one message through at a time.
+    size of one message still lets one message through at a time. `ahead` says, of so many messages in hand, how
+    many more may be.
     """
 
-    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
+    def __init__(self, *, max_messages: int, max_bytes: int, ahead: Callable[[int], int] | None = None) -> None:
         self._max_messages = max_messages
+        self._ahead = ahead
         self._max_bytes = max_bytes
         self._messages = 0
         self._bytes = 0
@@ -26,6 +29,17 @@ class Slots:
     @property
     def free(self) -> int:
         """How many messages a receive could ask for now, 10 at most."""
+        if self._ahead is None:
+            return self._room
+        return max(0, min(self._room, self._ahead(self._messages)))
+
+    @property
+    def held_back(self) -> bool:
+        """True when only `ahead` is in the way of more messages."""
+        return self._room > 0 and not self.free
+
+    @property
+    def _room(self) -> int:
         if not self._messages:
             room = max(1, self._max_bytes // MAX_BODY_BYTES)
         else:
@@ -50,15 +64,16 @@ class Slots:
         """Turn the reservation of a receive into the messages that it brought."""
         self._messages += len(sizes_bytes) - reserved
         self._bytes += sum(sizes_bytes) - reserved * MAX_BODY_BYTES
-        self._wake()
+        self.wake()
 
     def give_back(self, size_bytes: int) -> None:
         """Free the room of one message."""
         self._messages -= 1
         self._bytes -= size_bytes
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let who waits for room look again: there may be some."""
         if self.free:
             while self._waiters:
                 waiter = self._waiters.popleft()

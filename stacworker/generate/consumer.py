@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,8 +77,9 @@ class GenerateConsumer:
         when the message holds nothing else). A request whose items the sink refused is a bad one: this
         queue takes requests, so that is what makes the items again once the cause is mended.
         """
-        async with self._reader.requests(message, any_object=self._any_object) as asked:
-            await self._make_all(asked, message.in_flight)
+        with message.in_flight.working() as done:
+            async with self._reader.requests(message, any_object=self._any_object) as asked:
+                await self._make_all(asked, message.in_flight, done)
 
     async def ping(self) -> None:
         """Raise Unavailable when the reader, the sink or a generator cannot work."""
@@ -89,9 +90,17 @@ class GenerateConsumer:
         for name in dict.fromkeys([*self._packages.values(), *([self._default] if self._default else [])]):
             await self._generators[name].ping()
 
-    async def _make_all(self, asked: Requests, in_flight: InFlight) -> None:
+    async def _make_all(self, asked: Requests, in_flight: InFlight, done: Callable[[], None]) -> None:
+        left = len(asked.requests)
+
+        def generated() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done()
+
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._make(request)) for request in asked.requests]
+            tasks = [group.create_task(self._make(request, generated)) for request in asked.requests]
         made = [task.result() for task in tasks]
         failed: list[_Failed] = []
         documents = [document for each in made for document in each.documents]
@@ -108,11 +117,14 @@ class GenerateConsumer:
         if refusals := (*asked.refusals, *bad):
             raise Rejected(refusals)
 
-    async def _make(self, request: Request) -> _Made:
+    async def _make(self, request: Request, generated: Callable[[], None]) -> _Made:
         name = "none"
         try:
-            name = self._generator_for(request)
-            items = await self._generate(name, self._placed(request))
+            try:
+                name = self._generator_for(request)
+                items = await self._generate(name, self._placed(request))
+            finally:
+                generated()
             items = await self._with_copies(items, request)
         except (Permanent, Transient, Unavailable) as error:
             if isinstance(error, Permanent) and error.collection is None:

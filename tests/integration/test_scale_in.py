@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from stacworker.scale_in import ScaleInProtection
 from tests.integration.aws import MakeQueue
 from tests.integration.conftest import MakeWorker
 from tests.integration.recorder import recorder
@@ -31,16 +34,20 @@ async def test_a_task_is_protected_while_a_long_request_is_in_hand(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Half of what a drain may take is long: then the agent is asked, and told when the request has ended."""
+    """Half of what a drain may take is long: then the agent is asked, and told when the request has ended.
+
+    A consumer that has nothing in hand does not matter.
+    """
     (tmp_path / "slow.py").write_text(FUNCTION)
     requests = queue("requests")
     with recorder(b'{"protection": {}}') as agent:
         monkeypatch.setenv("ECS_AGENT_URI", f"{agent.url}/api/task-1")
         running = worker(
             {"name": "requests", "type": "generate", "queue_url": requests.url},
+            {"name": "idle", "type": "generate", "queue_url": queue("idle").url},
             generators={"slow": {"type": "slow:create_items"}},
             ecs={"scale_in_protection": True},
-            drain_timeout_s=2,
+            drain_timeout_s=4,
         )
         await running.start()
         await requests.send(json.dumps({"id": "a", "path": "x", "seconds": 3}))
@@ -52,6 +59,53 @@ async def test_a_task_is_protected_while_a_long_request_is_in_hand(
         ]
         await catalogue.until_count("things", 1)
         assert await running.stop() == 0
+
+
+async def test_a_backlog_of_short_requests_is_not_long_work(
+    worker: MakeWorker,
+    queue: MakeQueue,
+    catalogue: Catalogue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many wait: few are in hand, and each of these for a short time; else nothing could be replaced."""
+    (tmp_path / "slow.py").write_text(FUNCTION)
+    requests = queue("requests")
+    with recorder(b'{"protection": {}}') as agent:
+        monkeypatch.setenv("ECS_AGENT_URI", agent.url)
+        running = worker(
+            {"name": "requests", "type": "generate", "queue_url": requests.url},
+            generators={"slow": {"type": "slow:create_items", "processes": 2}},
+            ecs={"scale_in_protection": True},
+            drain_timeout_s=30,
+        )
+        await running.start()
+        for number in range(60):
+            await requests.send(json.dumps({"id": f"item-{number}", "path": "x", "seconds": 0.2}))
+        await catalogue.until_count("things", 30)
+        assert running.metric("in_flight_messages") < 40
+        assert await running.stop() == 0
+        assert agent.got == []
+
+
+async def test_an_agent_that_never_answers_keeps_nobody() -> None:
+    """A look ends after its time, and says so."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        protection = ScaleInProtection(f"http://127.0.0.1:{port}", lambda: 9.0, after_s=1.0, timeout_s=0.2)
+        with capture_logs() as logs:
+            running = asyncio.create_task(protection.run())
+            async with asyncio.timeout(10):
+                while not logs:
+                    await asyncio.sleep(0.02)
+            running.cancel()
+            await asyncio.wait([running])
+    assert [each["event"] for each in logs] == ["scale_in.refused"]
 
 
 async def test_protection_outside_ecs_is_a_wrong_setting(

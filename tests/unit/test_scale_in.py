@@ -18,18 +18,13 @@ ON = {"ProtectionEnabled": True, "ExpiresInMinutes": 5}
 OFF = {"ProtectionEnabled": False}
 
 
-class Content:
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    async def read(self, size: int) -> bytes:
-        return self._text.encode()[:size]
-
-
 class Answer:
     def __init__(self, status: int, text: str) -> None:
         self.status = status
-        self.content = Content(text)
+        self._text = text
+
+    async def read(self) -> bytes:
+        return self._text.encode()
 
 
 class Agent:
@@ -40,7 +35,8 @@ class Agent:
         self.answer: Answer | Exception = Answer(200, PROTECTED)
 
     @asynccontextmanager
-    async def put(self, url: str, *, json: Any) -> AsyncIterator[Answer]:
+    async def put(self, url: str, *, json: Any, allow_redirects: bool) -> AsyncIterator[Answer]:
+        assert not allow_redirects
         assert url == "http://169.254.170.2/api/1/task-protection/v1/state"
         self.asked.append(json)
         if isinstance(self.answer, Exception):
@@ -108,3 +104,22 @@ async def test_a_refusal_is_told_once_and_tried_again(refusal: Answer | Exceptio
     task.agent.answer = Answer(200, PROTECTED)
     assert await task.look(held_s=0, later_s=5) == [OFF]
     assert await task.look(held_s=0, later_s=5) == []
+
+
+async def test_a_protection_whose_answer_was_lost_is_ended() -> None:
+    """It may be in force all the same: when the work is done the agent is told so."""
+    task = Task()
+    task.agent.answer = TimeoutError()
+    assert await task.look(held_s=40) == [ON]
+    task.agent.answer = Answer(200, PROTECTED)
+    assert await task.look(held_s=0, later_s=5) == [OFF]
+    assert await task.look(held_s=0, later_s=5) == []
+
+
+async def test_what_is_wanted_of_an_agent_is_told() -> None:
+    """The log says from when to when a task was protected."""
+    task = Task()
+    with capture_logs() as logs:
+        for held_s in (31, 36, 171, 176, 0, 0):
+            await task.look(held_s=held_s, later_s=100)
+    assert [each["event"] for each in logs] == ["scale_in.protected", "scale_in.free"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -79,6 +80,7 @@ async def running(
     drain_timeout_s: float = 5.0,
     queue: FakeQueue | None = None,
     dead: FakeQueue | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
     **limits: Any,
 ) -> AsyncIterator[Bench]:
     """Run an engine; it is drained at the end unless the test did."""
@@ -98,6 +100,7 @@ async def running(
         fifo=fifo,
         lifecycle=lifecycle,
         metrics=metrics,
+        monotonic=monotonic,
         random=lambda: 0.0,
     )
     bench = Bench(engine, queue, dead, lifecycle, metrics, consumer)

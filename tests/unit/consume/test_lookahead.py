@@ -1,0 +1,165 @@
+"""How far ahead of its work a consumer receives."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+
+import pytest
+
+from stacworker.api import Message
+from stacworker.consume.lookahead import Lookahead
+from stacworker.consume.slots import Slots
+from stacworker.testing.queue import FakeQueue
+from tests.unit.consume.harness import Bench, eventually, running
+
+HUNDRED = tuple(str(number) for number in range(100))
+
+
+def test_as_many_as_were_worked_off_lately() -> None:
+    """Twice what is worked on at a time at least, more after quick work, less again after a pause."""
+    now = 100.0
+    lookahead = Lookahead(2, monotonic=lambda: now)
+    assert lookahead.limit == 4
+    for _ in range(6):
+        lookahead.worked_off()
+    assert lookahead.limit == 10
+    now += 2.6
+    lookahead.worked_off()
+    assert lookahead.limit == 11
+    now += 2.5
+    assert lookahead.limit == 5
+    now += 100
+    assert lookahead.limit == 4
+
+
+def test_nobody_is_kept_from_working() -> None:
+    """At least two, whatever is said of what is worked on at a time."""
+    assert Lookahead(0).limit == 2
+
+
+@pytest.mark.parametrize(("ahead", "free", "held_back"), [(0, 0, True), (-3, 0, True), (3, 3, False), (30, 8, False)])
+async def test_room_is_what_every_limit_leaves(ahead: int, free: int, *, held_back: bool) -> None:
+    """The least of the limits counts; being held back is told from being full."""
+    slots = Slots(max_messages=8, max_bytes=1 << 30, ahead=lambda _: ahead)
+    assert (slots.free, slots.held_back) == (free, held_back)
+    full = Slots(max_messages=0, max_bytes=1 << 30, ahead=lambda _: ahead)
+    assert (full.free, full.held_back) == (0, False)
+
+
+async def test_few_are_received_while_none_is_done() -> None:
+    """Of a hundred that take long, as many are in hand as are worked on and as many again; the others are left."""
+    go = asyncio.Event()
+
+    async def work(message: Message) -> None:
+        with message.in_flight.working():
+            await go.wait()
+
+    async with running(work, bodies=HUNDRED, at_once=3) as bench:
+        await eventually(lambda: len(bench.consumer.handled) == 6)
+        await settled(bench, 6)
+        go.set()
+        await eventually(lambda: not bench.queue.stored)
+    assert bench.outcomes() == {"acked": 100}
+
+
+async def test_after_quick_work_more_is_taken() -> None:
+    """What was worked off lately may be in hand again, however long it takes now."""
+    go = asyncio.Event()
+
+    async def work(message: Message) -> None:
+        with message.in_flight.working():
+            if int(message.body) >= 20:
+                await go.wait()
+
+    async with running(work, bodies=HUNDRED, at_once=1, monotonic=lambda: 1.0) as bench:
+        await eventually(lambda: len(bench.consumer.handled) == 20 + 2 + 20)
+        await settled(bench, 42)
+        go.set()
+        await eventually(lambda: not bench.queue.stored)
+
+
+async def test_what_waited_for_others_for_long_still_makes_room() -> None:
+    """Work that was done long ago, and waits in a batch, is not work that has to be done."""
+    go = asyncio.Event()
+    clock = count(start=0.0, step=6.0)  # what was done is long ago at the next look
+
+    async def work(message: Message) -> None:
+        with message.in_flight.working() as done:
+            done()
+            with message.in_flight.waiting(_nothing):
+                await go.wait()
+
+    async with running(work, bodies=HUNDRED[:20], at_once=1, monotonic=lambda: next(clock)) as bench:
+        await eventually(lambda: len(bench.consumer.handled) == 20)
+        go.set()
+        await eventually(lambda: not bench.queue.stored)
+
+
+async def test_what_only_waits_for_others_makes_room() -> None:
+    """A message whose work is done and that waits in a batch does not count: the batch goes on filling."""
+    go = asyncio.Event()
+
+    async def work(message: Message) -> None:
+        with message.in_flight.working() as done:
+            done()
+            with message.in_flight.waiting(go.set):
+                await go.wait()
+
+    async with running(work, bodies=HUNDRED, at_once=1) as bench:
+        await eventually(lambda: not bench.queue.stored)
+    assert bench.outcomes() == {"acked": 100}
+
+
+async def test_a_batch_is_not_flushed_because_nobody_looks_ahead() -> None:
+    """All in hand wait, and the engine is held back by what it may hold: more is to come, so the batch waits for it."""
+    flushed_with: list[int] = []
+    waiting: list[asyncio.Future[None]] = []
+
+    def flush() -> None:
+        flushed_with.append(len(waiting))
+        for each in waiting:
+            each.set_result(None)
+        waiting.clear()
+
+    async def work(message: Message) -> None:
+        with message.in_flight.working() as done:
+            await asyncio.sleep(0)
+            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting.append(mine)
+            done()
+            with message.in_flight.waiting(flush):
+                await mine
+
+    async with running(work, bodies=HUNDRED, at_once=2) as bench:
+        await eventually(lambda: not bench.queue.stored)
+    assert max(flushed_with) == 100
+
+
+async def test_a_message_that_waits_for_its_turn_keeps_no_other_group_out() -> None:
+    """Twenty of one FIFO group, the first of which takes long, do not keep the next group's from being worked on."""
+    go = asyncio.Event()
+
+    async def work(message: Message) -> None:
+        with message.in_flight.working():
+            if message.body == "a0":
+                await go.wait()
+
+    queue = FakeQueue(fifo=True)
+    queue.put(*(f"a{number}" for number in range(20)), group_id="a")
+    queue.put("b0", group_id="b")
+    async with running(work, queue=queue, at_once=1, fifo=True) as bench:
+        await eventually(lambda: "b0" in bench.consumer.handled)
+        go.set()
+        await eventually(lambda: not bench.queue.stored)
+
+
+def _nothing() -> None:
+    pass
+
+
+async def settled(bench: Bench, handled: int) -> None:
+    """Give the engine many turns, in which it must not take more."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+        assert len(bench.consumer.handled) == handled
