@@ -195,7 +195,7 @@ class LimitsSettings(_Section):
     """How much of a queue is held at a time, how long, and how often it is tried."""
 
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 2000
-    """Messages held at the same time."""
+    """Messages held at the same time; of requests that wait for a generator only what it works off in five seconds."""
     max_in_flight_bytes: Bytes = ByteSize(256_000_000)
     """Bytes of message bodies held at the same time."""
     visibility_timeout_s: Annotated[float, Field(ge=2, le=43_200)] = 60.0
@@ -418,7 +418,7 @@ class EcsSettings(_Section):
     """Where the process is a task of an ECS service."""
 
     scale_in_protection: bool = False
-    """Protect the task while it has a message in hand for longer than half of `drain_timeout_s`; needs
+    """Protect the task while it has a request in hand for longer than half of `drain_timeout_s`; needs
     `ecs:UpdateTaskProtection`."""
 
 

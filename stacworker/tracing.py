@@ -15,6 +15,7 @@ from typing import Any, Literal
 from stacworker.errors import ConfigError, StacworkerError
 
 _SHUTDOWN_S = 5.0
+_LINKS_MAX = 10_000
 _NAMES = ("traceparent", "tracestate")
 _OFF: AbstractContextManager[Any] = nullcontext()
 _tracer: Any = None
@@ -30,7 +31,7 @@ def switch_on(version: str, *, sample_ratio: float = 1.0, exporter: Any = None) 
     global _tracer, _provider  # noqa: PLW0603 - as OpenTelemetry's own
     try:
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace import SpanLimits, TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
         from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio  # noqa: PLC0415
 
@@ -46,7 +47,9 @@ def switch_on(version: str, *, sample_ratio: float = 1.0, exporter: Any = None) 
     resource = Resource.create().merge(Resource({"service.version": version}))
     if str(resource.attributes.get("service.name", "unknown_service")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "stacworker"}))
-    _provider = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(sample_ratio))
+    # A batch links to each of its messages; OpenTelemetry's own limit is 128 links.
+    limits = SpanLimits(max_links=_LINKS_MAX)
+    _provider = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(sample_ratio), span_limits=limits)
     _provider.add_span_processor(processor)
     _tracer = _provider.get_tracer("stacworker", version)
 

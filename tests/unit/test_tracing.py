@@ -95,6 +95,18 @@ def test_a_batch_links_to_its_messages(spans: InMemorySpanExporter) -> None:
     found = {span.name: span for span in spans.get_finished_spans()}
     assert [link.context.span_id for link in found["load things"].links] == [a.span_id, b.span_id]
     assert found["load things"].parent is None
+
+
+def test_a_large_batch_links_to_all_of_its_messages(spans: InMemorySpanExporter) -> None:
+    """As many as a batch holds, not only the hundred and some that OpenTelemetry keeps by default."""
+    there = []
+    for _ in range(2000):
+        with tracing.span("process a"):
+            there.append(tracing.here())
+    with tracing.span("load things", links=there):
+        pass
+    (load,) = [span for span in spans.get_finished_spans() if span.name == "load things"]
+    assert len(load.links) == 2000
     assert found["load things"].context.trace_id not in (a.trace_id, b.trace_id)
 
 
