@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
+from stacworker import scale_in
 from stacworker.scale_in import ScaleInProtection
 from tests.integration.aws import MakeQueue
 from tests.integration.conftest import MakeWorker
@@ -88,13 +90,14 @@ async def test_a_backlog_of_short_requests_is_not_long_work(
         assert agent.got == []
 
 
-async def test_an_agent_that_never_answers_keeps_nobody() -> None:
+async def test_an_agent_that_never_answers_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look ends after its time, and says so."""
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
+    monkeypatch.setattr(scale_in, "_log", structlog.get_logger())
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         protection = ScaleInProtection(f"http://127.0.0.1:{port}", lambda: 9.0, after_s=1.0, timeout_s=0.2)

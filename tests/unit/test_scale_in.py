@@ -8,8 +8,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
+from stacworker import scale_in
 from stacworker.scale_in import ScaleInProtection
 
 PROTECTED = '{"protection": {"ProtectionEnabled": true}}'
@@ -62,6 +64,12 @@ class Task:
         before = len(self.agent.asked)
         await self._protection.look(self.agent)  # type: ignore[arg-type]
         return self.agent.asked[before:]
+
+
+@pytest.fixture(autouse=True)
+def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger that was used in an earlier test keeps the configuration of that one."""
+    monkeypatch.setattr(scale_in, "_log", structlog.get_logger())
 
 
 async def test_short_work_asks_for_nothing() -> None:
