@@ -8,8 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-import structlog
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 
 from stacworker import scale_in
 from stacworker.scale_in import ScaleInProtection
@@ -66,10 +65,12 @@ class Task:
         return self.agent.asked[before:]
 
 
-@pytest.fixture(autouse=True)
-def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A logger that was used in an earlier test keeps the configuration of that one."""
-    monkeypatch.setattr(scale_in, "_log", structlog.get_logger())
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    """Give what is logged, however earlier tests have set up logging."""
+    log = CapturingLogger()
+    monkeypatch.setattr(scale_in, "_log", log)
+    return log
 
 
 async def test_short_work_asks_for_nothing() -> None:
@@ -96,15 +97,14 @@ async def test_long_work_is_protected_until_it_ends() -> None:
     [Answer(200, REFUSED), Answer(500, PROTECTED), aiohttp.ClientError("away"), TimeoutError(), OSError("unreachable")],
     ids=["failure", "500", "client error", "timeout", "no route"],
 )
-async def test_a_refusal_is_told_once_and_tried_again(refusal: Answer | Exception) -> None:
+async def test_a_refusal_is_told_once_and_tried_again(refusal: Answer | Exception, told: CapturingLogger) -> None:
     """The agent may refuse, be away or never answer: work goes on, each look asks again."""
     task = Task()
     task.agent.answer = refusal
-    with capture_logs() as logs:
-        assert await task.look(held_s=40) == [ON]
-        assert await task.look(held_s=45, later_s=5) == [ON]
-    assert [each["event"] for each in logs] == ["scale_in.refused"]
-    assert logs[0]["error"]
+    assert await task.look(held_s=40) == [ON]
+    assert await task.look(held_s=45, later_s=5) == [ON]
+    assert [each.args for each in told.calls] == [("scale_in.refused",)]
+    assert told.calls[0].kwargs["error"]
     task.agent.answer = Answer(200, PROTECTED)
     assert await task.look(held_s=50, later_s=5) == [ON]
     task.agent.answer = refusal
@@ -124,10 +124,9 @@ async def test_a_protection_whose_answer_was_lost_is_ended() -> None:
     assert await task.look(held_s=0, later_s=5) == []
 
 
-async def test_what_is_wanted_of_an_agent_is_told() -> None:
+async def test_what_is_wanted_of_an_agent_is_told(told: CapturingLogger) -> None:
     """The log says from when to when a task was protected."""
     task = Task()
-    with capture_logs() as logs:
-        for held_s in (31, 36, 171, 176, 0, 0):
-            await task.look(held_s=held_s, later_s=100)
-    assert [each["event"] for each in logs] == ["scale_in.protected", "scale_in.free"]
+    for held_s in (31, 36, 171, 176, 0, 0):
+        await task.look(held_s=held_s, later_s=100)
+    assert [each.args for each in told.calls] == [("scale_in.protected",), ("scale_in.free",)]
