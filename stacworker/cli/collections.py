@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stacworker.cli.options import ConfigOption, JsonOption
+from stacworker.cli.options import ConfigOption, JsonOption, files_or_stdin
 from stacworker.cli.output import say, say_json
 
 app = typer.Typer(help="The collections of the catalogue.", no_args_is_help=True)
@@ -25,9 +25,9 @@ def load(
         list[Path],
         typer.Argument(
             metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="A collection, an array of them, or a STAC API's answer to /collections; .ndjson: one a line.",
+            callback=files_or_stdin,
+            help="A collection, an array of them, or a STAC API's answer to /collections; .ndjson: one a line. "
+            "`-`: standard input.",
         ),
     ],
     *,

@@ -13,7 +13,7 @@ from stacworker import __version__
 from stacworker.cli import collections as collections_commands
 from stacworker.cli import config as config_commands
 from stacworker.cli import pipelines as pipelines_commands
-from stacworker.cli.options import ConfigOption, JsonOption, PipelinesOption
+from stacworker.cli.options import ConfigOption, JsonOption, PipelinesOption, files_or_stdin
 from stacworker.cli.output import say, say_json
 
 app = typer.Typer(
@@ -109,9 +109,7 @@ def send(
         list[Path] | None,
         typer.Argument(
             metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            allow_dash=True,
+            callback=files_or_stdin,
             help=".json, .geojson: one message a file; others, and `-` or nothing for standard input: one a line.",
         ),
     ] = None,
@@ -133,7 +131,7 @@ def send(
     return send_files(target, files or [Path("-")], as_json=json)
 
 
-@app.command(epilog="Example: stacworker migrate --pgstac --config stacworker.yaml")
+@app.command(epilog="Example: stacworker migrate --pgstac --grant stac_loader --config stacworker.yaml")
 def migrate(
     *,
     config: ConfigOption = None,
@@ -141,20 +139,25 @@ def migrate(
     pgstac_version: Annotated[
         str | None, typer.Option(metavar="VERSION", help="Which pgstac, with --pgstac (default: the newest).")
     ] = None,
+    grant: Annotated[
+        str | None, typer.Option(metavar="ROLE", help="Make the role that workers log in as a member of pgstac_ingest.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Create or upgrade schema `stacworker`; doing it twice changes nothing.
 
-    Needs a role that owns the schemas; for --pgstac one that may create extensions and roles.
+    Needs a role that owns the schemas; for --pgstac and --grant one that may create extensions and roles.
     """
     if pgstac_version and not pgstac:
         raise typer.BadParameter("--pgstac-version goes with --pgstac")
     from stacworker.cli.migrating import migrate as migrate_settings  # noqa: PLC0415 - see the module's docstring
     from stacworker.config import load_settings  # noqa: PLC0415
 
-    work = migrate_settings(load_settings(config), pgstac=pgstac, pgstac_version=pgstac_version, dry_run=dry_run)
-    migrated = asyncio.run(work)
+    settings = load_settings(config)
+    migrated = asyncio.run(
+        migrate_settings(settings, pgstac=pgstac, pgstac_version=pgstac_version, grant=grant, dry_run=dry_run)
+    )
     if json:
         say_json(migrated.as_json())
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from stacworker.api import Document, Version
 from stacworker.database import Database
 from stacworker.errors import ConfigError, Permanent
 
+STDIN = Path("-")
 _NDJSON = (".ndjson", ".jsonl")
 
 
@@ -29,13 +31,14 @@ class LoadedCollection:
 def read_collections(paths: Iterable[Path]) -> list[Document]:
     """Read collections from files: one, an array, `{"collections": […]}` as a STAC API answers, or one a line.
 
-    Raises ConfigError with a line for each file or line that cannot be read.
+    `-` is standard input, with one of the first three. Raises ConfigError with a line for each file or line that
+    cannot be read.
     """
     documents: list[Document] = []
     problems: list[str] = []
     for path in paths:
         try:
-            data = path.read_bytes()
+            data = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
         except OSError as error:
             problems.append(f"{path}: cannot be read: {error.strerror or error}")
             continue

@@ -337,6 +337,14 @@ def test_the_migration_needs_nothing_of_the_release() -> None:
     assert yaml.safe_load(text)["database"]["secret_arn"].endswith("pgstac-owner-AbCdEf")
 
 
+@pytest.mark.parametrize("role", ["loader", 'we"ird: #role', "2024"])
+def test_the_migration_lets_the_workers_login_load(role: str) -> None:
+    """The role is one argument of the Job, whatever its name; without one nothing is granted."""
+    for more, arguments in (({}, ["migrate"]), ({"grantTo": role}, ["migrate", f"--grant={role}"])):
+        job = of_kind(render(minimal(migration=more)), "Job")["demo-stacworker-migrate"]
+        assert job["spec"]["template"]["spec"]["containers"][0]["args"] == arguments
+
+
 def test_the_migration_has_a_login_of_its_own() -> None:
     """With a Secret for the owner of the schemas the Job gets that one, and the workers theirs."""
     documents = render(minimal(migration={"existingSecret": {"name": "owner"}}))

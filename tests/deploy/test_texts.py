@@ -42,6 +42,6 @@ def test_examples_in_the_documentation_are_json_and_yaml() -> None:
     """Every policy and every file of values in docs/kubernetes.md can be read by what it is meant for."""
     text = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
     examples = re.findall(r"^```(json|yaml)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert [language for language, _ in examples] == ["json", "yaml", "json"]
+    assert [language for language, _ in examples] == ["json", "yaml", "json", "json"]
     for language, example in examples:
         assert json.loads(example) if language == "json" else yaml.safe_load(example)

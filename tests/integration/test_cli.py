@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import yaml
 from stacworker.cli import main
 from stacworker.database import Database
 from stacworker.ledger.schema import migrate_schema
+from stacworker.ops.check_database import check_database
+from stacworker.ops.grant import grant_ingest
 from stacworker.ops.migrate import PgstacMigration, migrate_pgstac
 from stacworker.testing.localstack import REGION, LocalStack
 from stacworker.testing.postgres import Postgres
@@ -138,6 +141,7 @@ def test_migrate_installs_pgstac_from_the_standard_variables(run, configured, po
         "dry_run": False,
         "pgstac": {"before": None, "after": "0.10.0"},
         "stacworker": ["0001 deletions"],
+        "grant": None,
     }
     assert rows(empty_dsn, "SELECT pgstac.get_version()") == [("0.10.0",)]
 
@@ -237,6 +241,157 @@ def test_no_part_of_a_password_is_shown(run, configured):
     )
 
 
+# -- migrate --grant -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roles(postgres: Postgres) -> Iterator[Callable[..., str]]:
+    """Make roles that log in, gone at the end. Roles are the whole cluster's, not a database's."""
+    made: list[str] = []
+
+    def make(name: str, options: str = "") -> str:
+        postgres.execute(f"CREATE ROLE {quoted(name)} LOGIN {options}")
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        postgres.execute(f"DROP ROLE {quoted(name)}")
+
+
+async def of_database(dsn: str) -> set[str]:
+    """Return how bad what `check` finds in the database is."""
+    async with Database(dsn) as database:
+        return {each.level for each in await check_database(database)}
+
+
+def quoted(name: str) -> str:
+    """Return a role's name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def test_who_was_granted_may_load(run, configured, roles, postgres, empty_dsn, tmp_path):
+    """One run on a new database: pgstac, schema, grant; then the loader's own login checks out and loads."""
+    loader = roles("loader")
+    config = configured(database={"dsn": empty_dsn})
+    all_of_it = ("migrate", "--pgstac", "--pgstac-version=0.10.0", f"--grant={loader}", "--config", config)
+
+    assert run(*all_of_it) == Ran(
+        0,
+        "pgstac 0.10.0: installed\nschema stacworker 0001 deletions: applied\n"
+        "role loader: made a member of pgstac_ingest\n",
+        "",
+    )
+    assert run(*all_of_it) == Ran(
+        0,
+        "pgstac 0.10.0: already there\nschema stacworker: up to date\nrole loader: a member of pgstac_ingest already\n",
+        "",
+    )
+
+    dsn = empty_dsn.replace("postgres@", f"{loader}@")
+    (tmp_path / "tiles.json").write_text(json.dumps(COLLECTION))
+    assert (checked := asyncio.run(of_database(dsn))) == {"ok"}, checked
+    config = configured(database={"dsn": dsn})
+    assert run("collections", "load", "--config", config, tmp_path / "tiles.json") == Ran(0, "tiles: created\n", "")
+
+
+@pytest.mark.newest_pgstac
+@pytest.mark.parametrize("name", ['we"ird', "Loader", "x; DROP SCHEMA pgstac CASCADE", "it's %I"])
+def test_any_name_of_a_role_is_granted_to(run, configured, roles, pgstac_dsn, name):
+    """Names are quoted by the database, whatever is in them."""
+    ran = run("migrate", "--json", "--grant", roles(name), "--config", configured(database={"dsn": pgstac_dsn}))
+
+    assert (ran.code, ran.err) == (0, "")
+    assert json.loads(ran.out)["grant"] == {"role": name, "before": False}
+    members = "SELECT member::regrole::text FROM pg_auth_members WHERE roleid = 'pgstac_ingest'::regrole"
+    assert (name if name == "loader" else quoted(name),) in rows(pgstac_dsn, members)
+
+
+def test_a_grant_to_nobody_changes_nothing(run, configured, empty_dsn):
+    """A role that does not exist is found before anything is done, in a dry run too."""
+    config = configured(database={"dsn": empty_dsn})
+    for more in ((), ("--dry-run",)):
+        assert run("migrate", "--pgstac", "--grant", "nobody", *more, "--config", config) == Ran(
+            2,
+            "",
+            "stacworker: there is no role nobody to grant pgstac_ingest to: create it first (CREATE ROLE … LOGIN), "
+            "and spell it as the database does, without quotes\n",
+        )
+    assert rows(empty_dsn, "SELECT to_regnamespace('pgstac'), to_regnamespace('stacworker')") == [(None, None)]
+
+
+def test_a_dry_run_grants_nothing(run, configured, roles, pgstac_dsn):
+    """`--dry-run` says that it would, and does not."""
+    loader = roles("loader")
+    config = configured(database={"dsn": pgstac_dsn})
+
+    ran = run("migrate", "--grant", loader, "--dry-run", "--config", config)
+
+    assert ran == Ran(
+        0,
+        "schema stacworker 0001 deletions: would be applied\nrole loader: would be made a member of pgstac_ingest\n",
+        "",
+    )
+    assert rows(pgstac_dsn, "SELECT pg_has_role('loader', 'pgstac_ingest', 'MEMBER')") == [(False,)]
+
+
+@pytest.mark.newest_pgstac
+def test_who_may_not_grant_is_told_what_to_do(run, configured, roles, postgres, pgstac_dsn):
+    """A migration's role without the right to grant: exit code 2, and the statement that helps."""
+    run("migrate", "--config", configured(database={"dsn": pgstac_dsn}))
+    loader, owner = roles("loader"), roles("owner", "IN ROLE pgstac_ingest")
+
+    ran = run(
+        "migrate",
+        "--grant",
+        loader,
+        "--config",
+        configured(database={"dsn": pgstac_dsn.replace("postgres@", f"{owner}@")}),
+    )
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("stacworker: the migration's role may not grant pgstac_ingest (")
+    assert "run `GRANT pgstac_ingest TO loader`" in ran.err
+
+
+@pytest.mark.newest_pgstac
+def test_a_role_that_pgstac_ingest_belongs_to_is_refused(run, configured, pgstac_dsn):
+    """What would go in a circle is a wrong setting, and says so."""
+    ran = run("migrate", "--grant", "pgstac_read", "--config", configured(database={"dsn": pgstac_dsn}))
+
+    assert ran.code == 2
+    assert ran.err.startswith("stacworker: pgstac_read cannot be a member of pgstac_ingest (")
+
+
+@pytest.mark.newest_pgstac
+async def test_two_that_grant_at_the_same_time_both_succeed(roles, pgstac_dsn):
+    """The second finds it done: the database would refuse a role that two transactions change at once."""
+    loader = roles("loader")
+
+    async def grant() -> bool:
+        async with Database(pgstac_dsn) as database:
+            return (await grant_ingest(database, loader)).before
+
+    assert sorted(await asyncio.gather(*(grant() for _ in range(4)))) == [False, True, True, True]
+
+
+def test_an_owner_without_superpowers_migrates_and_grants(run, configured, roles, postgres):
+    """The SQL of docs/kubernetes.md is all that it takes: its owner installs pgstac and lets its loader load."""
+    page = (Path(__file__).parents[2] / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    server, inside = re.split(r"\\connect stac\n", re.sub(r"--.*", "", block))
+    # Roles are the cluster's: here others have made pgstac's before, on a new database nobody has.
+    with Postgres() as fresh:
+        for statement in server.split(";")[:-1]:
+            fresh.execute(statement)
+        fresh.execute(inside, database="stac")
+        config = configured(database={"dsn": fresh.dsn("stac", user="stac_owner")})
+        for _ in range(2):
+            ran = run("migrate", "--pgstac", "--pgstac-version=0.10.0", "--grant=stac_loader", "--config", config)
+            assert (ran.code, ran.err) == (0, "")
+        assert (checked := asyncio.run(of_database(fresh.dsn("stac", user="stac_loader")))) == {"ok"}, checked
+
+
 # -- collections load --------------------------------------------------------------------------------
 
 
@@ -259,6 +414,17 @@ def test_collections_are_created_then_updated(run, configured, tmp_path, pgstac_
     ran = run("collections", "load", "--json", "--config", config, paths[0])
     assert json.loads(ran.out) == [{"id": "a", "created": False, "origin": str(paths[0])}]
     assert rows(pgstac_dsn, "SELECT id FROM pgstac.collections ORDER BY 1") == [("a",), ("b",), ("c",), ("d",), ("e",)]
+
+
+@pytest.mark.newest_pgstac
+def test_collections_come_from_standard_input(run, configured, pgstac_dsn, monkeypatch):
+    """`-` is one document, however it is laid out: so that a pod needs no file."""
+    text = json.dumps([COLLECTION | {"id": "a"}, COLLECTION | {"id": "b"}], indent=2).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+
+    ran = run("collections", "load", "--config", configured(database={"dsn": pgstac_dsn}), "-")
+
+    assert ran == Ran(0, "a: created\nb: created\n", "")
 
 
 def test_a_bad_collection_keeps_all_out(run, configured, tmp_path, postgres):
@@ -424,12 +590,13 @@ def test_files_are_sent(run, queue, tmp_path):
     assert sorted(received) == sorted([*lines.read_text(encoding="utf-8").splitlines(), single.read_text()])
 
 
-def test_standard_input_is_sent(run, localstack, queue, monkeypatch):
-    """Without files, messages come from standard input."""
+@pytest.mark.parametrize("files", [(), ("-",)], ids=["nothing", "dash"])
+def test_standard_input_is_sent(run, localstack, queue, monkeypatch, files):
+    """Without files, and for `-`, messages come from standard input."""
     items = queue("items")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\ntwo\n")))
 
-    ran = send(run, localstack, items.url)
+    ran = send(run, localstack, items.url, *files)
 
     assert ran.code == 0
     assert ran.out.startswith("2 sent in ")

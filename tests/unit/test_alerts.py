@@ -54,9 +54,9 @@ def test_alerts_are_asked_for_what_they_compare() -> None:
     """Against a healthy worker no comparison hides that a series is missing: each is one that answers 0 or 1."""
     asked = {each.where.removeprefix("rule "): each.text for each in expressions.of_rules()}
     assert asked["StacworkerNoSuccess"] == (
-        'sum by (namespace, job, queue) (rate(stacworker_messages_total{outcome="acked"}[15m])) == bool 0\n'
-        "  and\n"
         "queue:stacworker_backlog:messages > bool 0\n"
+        "  and on (namespace, queue)\n"
+        'sum by (namespace, queue) (rate(stacworker_messages_total{outcome="acked"}[15m])) == bool 0\n'
     )
     for name in expressions.alerts():
         comparisons = re.findall(r"(?:==|>|<) (?!bool )", asked[name])

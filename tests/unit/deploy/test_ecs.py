@@ -165,10 +165,33 @@ def test_only_a_backlog_makes_more_tasks(settings_of: Any) -> None:
         assert tracking["ScaleInCooldown"] > tracking["ScaleOutCooldown"]
         metrics = {each["Id"]: each for each in tracking["CustomizedMetricSpecification"]["Metrics"]}
         assert [name for name, each in metrics.items() if each["ReturnData"]] == ["pertask"]
-        assert set(re.findall(r"\b[a-z]+\b", metrics["pertask"]["Expression"])) == {"waiting", "held", "tasks"}
-        for name in ("waiting", "held"):
-            (dimension,) = metrics[name]["MetricStat"]["Metric"]["Dimensions"]
-            assert dimension == {"Name": "QueueName", "Value": f"stac-{consumer}"}
+        for name, of_queue in (("waiting", "Visible"), ("held", "NotVisible")):
+            metric = metrics[name]["MetricStat"]["Metric"]
+            assert metric["MetricName"] == f"ApproximateNumberOfMessages{of_queue}"
+            assert metric["Dimensions"] == [{"Name": "QueueName", "Value": f"stac-{consumer}"}]
+        assert metrics["tasks"]["MetricStat"]["Metric"]["MetricName"] == "RunningTaskCount"
+
+
+@pytest.mark.parametrize("policy", ["ItemsScaling", "RequestsScaling"])
+@pytest.mark.parametrize(
+    ("waiting", "held", "tasks", "expected"), [(900, 100, 4, 250), (0, 100, 4, 25), (900, 100, 0, 1000), (0, 0, 3, 0)]
+)
+def test_the_scaling_figure_is_the_backlog_of_one_task(
+    policy: str, waiting: int, held: int, tasks: int, expected: int
+) -> None:
+    """What waits and what is in hand, divided by the tasks that run; with none, as one would see it."""
+    tracking = Template(PATH, **EVERYTHING).properties(policy)["TargetTrackingScalingPolicyConfiguration"]
+    (expression,) = (
+        each["Expression"] for each in tracking["CustomizedMetricSpecification"]["Metrics"] if each["ReturnData"]
+    )
+    # CloudWatch's arithmetic is Python's, but for IF.
+    known = {
+        "waiting": waiting,
+        "held": held,
+        "tasks": tasks,
+        "IF": lambda condition, yes, no: yes if condition else no,
+    }
+    assert eval(expression, {"__builtins__": {}}, known) == expected
 
 
 def test_the_worker_may_do_what_it_does_and_no_more() -> None:
@@ -249,21 +272,123 @@ def test_an_image_has_a_version(image: str, *, allowed: bool) -> None:
     assert bool(re.fullmatch(pattern, image)) == allowed
 
 
+TOPIC = "arn:aws:sns:us-west-2:123456789012:alarms"
+TOO_OLD = ("ApproximateAgeOfOldestMessage", "GreaterThanThreshold", 900, 5, "notBreaching")
+DIED = ("ApproximateNumberOfMessagesVisible", "GreaterThanThreshold", 0, 1, "notBreaching")
+
+
 def test_alarms_watch_every_queue_and_the_tasks() -> None:
-    """Age and dead letters of both queues, what is in flight, and that a task runs."""
-    template = Template(PATH, **EVERYTHING, AlarmTopicArn="arn:aws:sns:us-west-2:123456789012:alarms")
+    """Age and dead letters of both queues, what is in flight, and that a task runs: what of, and when they fire."""
+    template = Template(PATH, **EVERYTHING, AlarmTopicArn=TOPIC, OldestMessageAge="900")
     alarms = {
-        (each["Properties"]["MetricName"], each["Properties"]["Dimensions"][-1]["Value"])
-        for each in template.resources.values()
+        name: each["Properties"]
+        for name, each in template.resources.items()
         if each["Type"] == "AWS::CloudWatch::Alarm"
     }
-    assert alarms == {
-        ("ApproximateAgeOfOldestMessage", "stac-items"),
-        ("ApproximateAgeOfOldestMessage", "stac-requests"),
-        ("ApproximateNumberOfMessagesVisible", "stac-items-dead"),
-        ("ApproximateNumberOfMessagesVisible", "stac-requests-dead"),
-        ("ApproximateNumberOfMessagesNotVisible", "stac-items"),
-        ("RunningTaskCount", "Service.Name"),
+    assert {
+        name: (
+            each["Dimensions"][-1]["Value"],
+            each["MetricName"],
+            each["ComparisonOperator"],
+            int(each["Threshold"]),
+            each["EvaluationPeriods"],
+            each["TreatMissingData"],
+        )
+        for name, each in alarms.items()
+    } == {
+        "ItemsTooOld": ("stac-items", *TOO_OLD),
+        "RequestsTooOld": ("stac-requests", *TOO_OLD),
+        "ItemsDied": ("stac-items-dead", *DIED),
+        "RequestsDied": ("stac-requests-dead", *DIED),
+        # Of the 120,000 that SQS allows.
+        "ItemsInFlight": (
+            "stac-items",
+            "ApproximateNumberOfMessagesNotVisible",
+            "GreaterThanThreshold",
+            100_000,
+            5,
+            "notBreaching",
+        ),
+        # No task tells nothing, so nothing is the alarm.
+        "NoTasks": ("Service.Name", "RunningTaskCount", "LessThanThreshold", 1, 5, "breaching"),
+    }
+    for each in alarms.values():
+        assert (each["Statistic"], each["Period"]) == ("Maximum", 60)
+        assert each["AlarmActions"] == each["OKActions"] == [TOPIC]
+        assert each["Namespace"] == ("ECS/ContainerInsights" if each["MetricName"] == "RunningTaskCount" else "AWS/SQS")
+
+
+def test_without_a_topic_alarms_tell_nobody() -> None:
+    """They are there to be looked at."""
+    resources = Template(PATH, **GIVEN).resources.values()
+    actions = [each["Properties"]["AlarmActions"] for each in resources if each["Type"] == "AWS::CloudWatch::Alarm"]
+    assert actions == [[]] * 4
+
+
+def test_a_deployment_keeps_what_runs_until_the_new_one_works() -> None:
+    """No fewer tasks than before while one rolls out, back to the old one where it fails; scaling says how many."""
+    service = Template(PATH, **EVERYTHING).resources["Service"]
+    assert service["Properties"]["DeploymentConfiguration"] == {
+        "MinimumHealthyPercent": 100,
+        "MaximumPercent": 200,
+        "DeploymentCircuitBreaker": {"Enable": True, "Rollback": True},
+    }
+    assert "DesiredCount" not in service["Properties"], "each update of the stack would undo what scaling has set"
+    # Tasks reach their database, and their queue tells them of its topic, before the first one starts.
+    assert service["DependsOn"] == ["DatabaseIngress", "ItemsQueuePolicy"]
+
+
+@pytest.mark.parametrize("name", ["Items", "Requests"])
+def test_subscriptions_keep_the_envelope(name: str) -> None:
+    """Not raw: the topic's time of publication says which version of an item is the newest."""
+    assert Template(PATH, **EVERYTHING).properties(f"{name}Subscription") == {
+        "TopicArn": f"{name}Topic",
+        "Protocol": "sqs",
+        "Endpoint": f"arn:aws:sqs:us-west-2:123456789012:stac-{name.lower()}",
+    }
+
+
+def test_only_the_own_bucket_tells_the_topic() -> None:
+    """Of this account: a bucket's name alone may be somebody else's tomorrow."""
+    (allowed,) = Template(PATH, **EVERYTHING).properties("ItemsTopicPolicy")["PolicyDocument"]["Statement"]
+    assert allowed["Condition"] == {
+        "ArnEquals": {"aws:SourceArn": "arn:aws:s3:::granules"},
+        "StringEquals": {"aws:SourceAccount": "123456789012"},
+    }
+    assert (allowed["Effect"], allowed["Action"]) == ("Allow", "sns:Publish")
+    assert allowed["Principal"] == {"Service": "s3.amazonaws.com"}
+
+
+def test_tasks_reach_aws_and_the_database_alone() -> None:
+    """HTTPS anywhere, the database's port to its group only; nobody gets in."""
+    template = Template(PATH, **EVERYTHING, DatabasePort="6432")
+    group = template.properties("SecurityGroup")
+    rules = [{key: each[key] for key in each if key != "Description"} for each in group["SecurityGroupEgress"]]
+    assert [{**each, "FromPort": int(each["FromPort"]), "ToPort": int(each["ToPort"])} for each in rules] == [
+        {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "CidrIp": "0.0.0.0/0"},
+        {"IpProtocol": "tcp", "FromPort": 6432, "ToPort": 6432, "DestinationSecurityGroupId": "sg-1"},
+    ]
+    assert "SecurityGroupIngress" not in group
+    opened = template.properties("DatabaseIngress")
+    assert (opened["GroupId"], opened["SourceSecurityGroupId"], opened["IpProtocol"]) == (
+        "sg-1",
+        "SecurityGroup",
+        "tcp",
+    )
+    assert int(opened["FromPort"]) == int(opened["ToPort"]) == 6432
+
+
+def test_the_log_never_stops_the_work() -> None:
+    """With CloudWatch away, lines are dropped rather than waited for."""
+    assert container(Template(PATH, **GIVEN))["LogConfiguration"] == {
+        "LogDriver": "awslogs",
+        "Options": {
+            "awslogs-group": "LogGroup",
+            "awslogs-region": "us-west-2",
+            "awslogs-stream-prefix": "stacworker",
+            "mode": "non-blocking",
+            "max-buffer-size": "25m",
+        },
     }
 
 
