@@ -12,6 +12,7 @@ def write() -> None:
     README.write_text(readme(), encoding="utf-8")
     SCHEMA.write_text(schema(), encoding="utf-8")
     for path, text in (base_files() | overlay_files()).items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
 

@@ -219,7 +219,9 @@ def test_autoscaling_leaves_replicas_to_the_scaler() -> None:
 
 def test_keda_counts_what_is_in_flight_and_scales_down_slowly() -> None:
     """A pod at work is not scaled away, and pods go one by one after a quiet time."""
-    values = minimal(items={"autoscaling": {"enabled": True, "minReplicas": 0, "messagesPerReplica": 100}})
+    consumers = [{**minimal()["workers"]["items"]["config"]["consumers"][0], "max_in_flight": 900}]
+    scaling = {"enabled": True, "minReplicas": 0, "messagesPerReplica": 1000}
+    values = minimal(items={"autoscaling": scaling, "config": {"consumers": consumers}})
     documents = render(values)
     spec = of_kind(documents, "ScaledObject")["demo-stacworker-items"]["spec"]
     assert spec["triggers"] == [
@@ -229,7 +231,7 @@ def test_keda_counts_what_is_in_flight_and_scales_down_slowly() -> None:
             "authenticationRef": {"name": "demo-stacworker-items"},
             "metadata": {
                 "queueURL": "https://sqs.us-west-2.amazonaws.com/123456789012/items",
-                "queueLength": "100",
+                "queueLength": "1000",
                 "activationQueueLength": "0",
                 "scaleOnInFlight": "true",
                 "scaleOnDelayed": "false",
@@ -257,8 +259,8 @@ def test_queues_that_the_chart_does_not_know_are_counted_where_they_are_named() 
     )
     triggers = of_kind(render(values), "ScaledObject")["demo-stacworker-items"]["spec"]["triggers"]
     assert [(each["name"], each["metadata"]["queueURL"]) for each in triggers] == [
-        ("extra-0", urls[0]),
-        ("extra-1", urls[1]),
+        ("extraQueueUrls[0]", urls[0]),
+        ("extraQueueUrls[1]", urls[1]),
     ]
 
 

@@ -10,13 +10,16 @@ scaleDown:
     - {type: Pods, value: 1, periodSeconds: {{ .scaleDownPeriodSeconds | int64 }}}
 {{- end -}}
 
-{{/* The queues to count, with their regions, as JSON; KEDA goes by the one that asks for most pods. */}}
+{{/*
+The queues to count, with their regions, as JSON; KEDA goes by the one that asks for most pods. Triggers have the
+consumers' names, which are unique; those of other queues have brackets, which no consumer's name has.
+*/}}
 {{- define "stacworker.queues" -}}
 {{- $found := list -}}
 {{- $keda := .worker.autoscaling.keda -}}
 {{- $queues := default list .worker.config.consumers -}}
 {{- range $number, $url := $keda.extraQueueUrls -}}
-{{- $queues = append $queues (dict "name" (printf "extra-%d" $number) "queue_url" $url) -}}
+{{- $queues = append $queues (dict "name" (printf "extraQueueUrls[%d]" $number) "queue_url" $url) -}}
 {{- end -}}
 {{- range $queues -}}
 {{- $named := regexFind "^https://sqs\\.[a-z0-9-]+\\.amazonaws\\." (toString .queue_url) | trimPrefix "https://sqs." | trimSuffix ".amazonaws." -}}
