@@ -37,7 +37,7 @@ def base_files() -> dict[Path, str]:
     for each in from_chart(BASE / "values.yaml"):
         kinds.setdefault(each["kind"].lower(), []).append(each)
     settings = kinds.pop("configmap")
-    files = {BASE / f"{kind}.yaml": _HEAD + _dump(documents) for kind, documents in sorted(kinds.items())}
+    files = {BASE / f"{kind}.yaml": _HEAD + dump(documents) for kind, documents in sorted(kinds.items())}
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -45,7 +45,7 @@ def base_files() -> dict[Path, str]:
         "configMapGenerator": [_generator(each["metadata"]) for each in settings],
     }
     files |= {BASE / _settings_file(each["metadata"]): _HEAD + each["data"]["stacworker.yaml"] for each in settings}
-    return {**files, BASE / "kustomization.yaml": _HEAD + _dump([kustomization])}
+    return {**files, BASE / "kustomization.yaml": _HEAD + dump([kustomization])}
 
 
 def _generator(metadata: Document) -> Document:
@@ -70,7 +70,7 @@ def overlay_files() -> dict[Path, str]:
         for each in from_chart(BASE / "values.yaml", values):
             if (each["kind"], each["metadata"]["name"]) not in ours:
                 added.setdefault(each["kind"].lower(), []).append(each)
-        files |= {values.parent / f"{kind}.yaml": _HEAD + _dump(documents) for kind, documents in added.items()}
+        files |= {values.parent / f"{kind}.yaml": _HEAD + dump(documents) for kind, documents in added.items()}
     return files
 
 
@@ -120,5 +120,6 @@ def _text(dumper: yaml.Dumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _text)
 
 
-def _dump(documents: list[Document]) -> str:
+def dump(documents: list[Document]) -> str:
+    """Return documents as a YAML file, in their own order of keys."""
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=1000)

@@ -108,6 +108,7 @@ def test_every_mount_has_its_volume_and_every_reference_its_object(path: Path) -
                 made = maps[volume["configMap"]["name"]]["data"]
                 assert {each["key"] for each in volume["configMap"].get("items", ())} <= set(made), name
         own = [worker.get("serviceAccount") or {} for worker in values["workers"].values()]
+        own += [values.get(each, {}).get("serviceAccount", {}) for each in ("migration", "defaults")]
         foreign = {values.get("serviceAccount", {}).get("name"), *(each.get("name") for each in own)}
         assert pod["serviceAccountName"] in {*accounts, *foreign}, name
 
@@ -120,11 +121,13 @@ def test_pods_are_locked_down(path: Path) -> None:
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert pod["automountServiceAccountToken"] is False, name
         for container in pod["containers"]:
-            assert container["securityContext"] == {
+            security = {key: value for key, value in container["securityContext"].items() if key != "privileged"}
+            assert security == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }, name
+            assert not container["securityContext"].get("privileged"), name
             env = {each["name"]: each.get("value") for each in container["env"]}
             mounts = {each["mountPath"] for each in container["volumeMounts"]}
             assert (env["HOME"], env["TMPDIR"]) == ("/tmp", "/tmp")
@@ -202,6 +205,141 @@ def test_the_folder_of_environments_is_the_settings_one() -> None:
     values = minimal(items={"config": {"environments": {"folder": "/tmp/environments"}}})
     env = deployment(values)["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "STACWORKER_ENVIRONMENTS__FOLDER", "value": "/tmp/environments"} in env
+
+
+def test_pods_that_are_recreated_roll_nothing() -> None:
+    """With `Recreate` the defaults' `rollingUpdate` is dropped: Kubernetes takes no such pair."""
+    assert deployment(minimal(items={"strategy": {"type": "Recreate"}}))["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_names_that_yaml_takes_for_something_else_stay_names() -> None:
+    """Numbers and words for true and false may be names of releases, workers, consumers, accounts and keys."""
+    (consumer,) = minimal()["workers"]["items"]["config"]["consumers"]
+    worker = {
+        "serviceAccount": {"name": "1e3"},
+        "autoscaling": {"enabled": True},
+        "config": {"consumers": [{**consumer, "name": "1"}]},
+    }
+    values = minimal(
+        workers={"no": worker, "on": worker, "y": {**worker, "autoscaling": {"enabled": False}}},
+        fullnameOverride="2024",
+        serviceAccount={"name": "123"},
+        migration={"serviceAccount": {"name": "456"}},
+        database={"existingSecret": {"name": "0x1", "key": "1"}},
+        networkPolicy={"enabled": True, "databaseCidrs": ["::/0"], "httpsCidrs": ["::/0"]},
+        monitoring={"serviceMonitor": {"enabled": True}},
+    )
+    documents = render(values, release="2024")
+    assert {each["metadata"]["name"]: problems(each) for each in documents if problems(each)} == {}
+    assert set(of_kind(documents, "Deployment")) == {"2024-items", "2024-no", "2024-on", "2024-y"}
+    assert set(of_kind(documents, "ServiceAccount")) == {"123", "456", "1e3"}
+
+
+def test_queues_have_triggers_of_different_names() -> None:
+    """Consumers whose names differ in a dash, and queues that only the values name, are told apart."""
+    (consumer,) = minimal()["workers"]["items"]["config"]["consumers"]
+    names = ["a_b", "a-b", "a.b", "A-b", "extra-0"]
+    keda = {"extraQueueUrls": ["https://sqs.us-west-2.amazonaws.com/123456789012/naip"]}
+    values = minimal(
+        items={
+            "autoscaling": {"enabled": True, "keda": keda},
+            "config": {"consumers": [{**consumer, "name": name} for name in names]},
+        }
+    )
+    triggers = of_kind(render(values), "ScaledObject")["demo-stacworker-items"]["spec"]["triggers"]
+    assert len({each["name"] for each in triggers}) == len(triggers) == 6
+
+
+def test_workers_that_name_one_account_share_it() -> None:
+    """An account that two workers name, or a worker and the release, is made once, as all of them want it."""
+    shared = {"serviceAccount": {"name": "x", "annotations": {"example.com/role": "a"}}}
+    documents = render(minimal(workers={"more": minimal()["workers"]["items"]}, defaults=shared))
+    accounts = [each["metadata"]["name"] for each in documents if each["kind"] == "ServiceAccount"]
+    assert sorted(accounts) == ["demo-stacworker", "demo-stacworker-migrate", "x"]
+    assert of_kind(documents, "ServiceAccount")["x"]["metadata"]["annotations"] == {"example.com/role": "a"}
+    users = {name: each["serviceAccountName"] for name, each in pods(documents) if not name.endswith("migrate")}
+    assert set(users.values()) == {"x"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\n  a: 1\n", "  a: 1\nb: 2", "", "\n", "a: 1", "a\n\n\n", "\ta\n  \n b", "a: '{{ x }}'\r\n", "# ü\n...\n---\n"],
+)
+def test_files_of_pipelines_arrive_as_they_are(text: str) -> None:
+    """However a text begins and ends, the pod finds it unchanged, and no two files have one key."""
+    pipelines = {
+        "a": {"pipeline.yaml": text, "b--c": "1", "-x": "2"},
+        "a--b": {"pipeline.yaml": "", "c": "3"},
+        "a-": {"pipeline.yaml": "", "x": "4"},
+    }
+    documents = render(minimal(items={"pipelines": pipelines}))
+    data = of_kind(documents, "ConfigMap")["demo-stacworker-items-pipelines"]["data"]
+    pod = of_kind(documents, "Deployment")["demo-stacworker-items"]["spec"]["template"]["spec"]
+    (volume,) = (each for each in pod["volumes"] if each["name"] == "pipelines")
+    found = {each["path"]: data[each["key"]] for each in volume["configMap"]["items"]}
+    assert found == {f"{id_}/{name}": value for id_, files in pipelines.items() for name, value in files.items()}
+
+
+def test_changed_settings_and_pipelines_replace_pods() -> None:
+    """The checksum follows what pods read when they start."""
+
+    def checksum(**items: Any) -> str:
+        annotations = deployment(minimal(items=items))["spec"]["template"]["metadata"]["annotations"]
+        return str(annotations["checksum/config"])
+
+    sums = [
+        checksum(),
+        checksum(config={"drain_timeout_s": 59}),
+        checksum(pipelines={"a": {"pipeline.yaml": "1"}}),
+        checksum(pipelines={"a": {"pipeline.yaml": "2"}}),
+    ]
+    assert len(set(sums)) == 4
+    assert checksum(replicas=2) == sums[0]
+
+
+def test_the_migrations_login_wins_over_the_shared_one() -> None:
+    """Whichever way the owner's login is given, nothing of the workers' login gets in the Job."""
+    arn = "arn:aws:secretsmanager:us-west-2:123456789012:secret:"
+    for shared, own, env, secret in (
+        ({"existingSecret": {"name": "load"}}, {"secretArn": f"{arn}own"}, None, f"{arn}own"),
+        ({"existingSecret": {"name": ""}, "secretArn": f"{arn}load"}, {"existingSecret": {"name": "own"}}, "own", None),
+        ({"existingSecret": {"name": ""}, "secretArn": f"{arn}load"}, {"secretArn": f"{arn}own"}, None, f"{arn}own"),
+    ):
+        documents = render(minimal(database=shared, migration=own))
+        job = of_kind(documents, "Job")["demo-stacworker-migrate"]["spec"]["template"]["spec"]
+        named = {each["name"]: each for each in job["containers"][0]["env"]}.get("STACWORKER_DATABASE__DSN")
+        assert (named["valueFrom"]["secretKeyRef"]["name"] if named else None) == env
+        settings = yaml.safe_load(settings_texts(documents)["demo-stacworker-migrate"])
+        assert settings.get("database", {}).get("secret_arn") == secret
+
+
+def test_a_network_policy_lets_out_to_what_is_named_and_never_to_the_metadata() -> None:
+    """No list that is empty opens a port to everybody: Kubernetes takes an empty `to` for all."""
+
+    def egress(**changes: Any) -> dict[int, list[Any]]:
+        documents = render(minimal(networkPolicy={"enabled": True, **changes}))
+        rules = of_kind(documents, "NetworkPolicy")["demo-stacworker"]["spec"]["egress"]
+        return {each["ports"][0]["port"]: [to["ipBlock"] for to in each.get("to", [])] for each in rules}
+
+    assert egress(databaseCidrs=["10.2.0.0/16"], databasePort=6432, podIdentity=True) == {
+        53: [],
+        443: [{"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}],
+        6432: [{"cidr": "10.2.0.0/16"}],
+        80: [{"cidr": "169.254.170.23/32"}, {"cidr": "fd00:ec2::23/128"}],
+    }
+    assert egress(httpsCidrs=["::/0", "10.1.0.0/16"])[443] == [
+        {"cidr": "::/0", "except": ["fd00:ec2::/32"]},
+        {"cidr": "10.1.0.0/16"},
+    ]
+    for none in ([], None):
+        assert set(egress(httpsCidrs=none, databaseCidrs=none)) == {53}
+
+
+def test_the_tests_pods_have_what_the_workers_have() -> None:
+    """A test that lacked what containers that run first prepare would fail, or prove nothing."""
+    values = minimal(items={"initContainers": [{"name": "wait", "image": "busybox:1.37"}]})
+    found = {name: pod.get("initContainers") for name, pod in pods(render(values))}
+    assert found["demo-stacworker-items-check"] == found["demo-stacworker-items"] is not None
 
 
 def test_large_numbers_stay_whole() -> None:
