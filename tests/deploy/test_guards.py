@@ -187,6 +187,13 @@ def scaled(pods: int, *, each: int = 2000, **more: Any) -> Document:
             minimal(items={"resources": {"requests": {"memory": "4Gi"}}}),
             "workers.items.resources: requests.memory 4Gi is more than limits.memory 2Gi: raise the limit too",
         ),
+        *(
+            (
+                minimal(items={"resources": {"requests": {"memory": above}, "limits": {"memory": limit}}}),
+                f"workers.items.resources: requests.memory {above} is more than limits.memory {limit}",
+            )
+            for above, limit in (("2049Mi", "2Gi"), ("2Mi", "2047Ki"), ("2M", "1999k"), ("2Ti", "2T"), ("3000", "2Ki"))
+        ),
         (
             minimal(items={"resources": {"requests": {"cpu": 3}, "limits": {"cpu": "2500m"}}}),
             "workers.items.resources: requests.cpu 3 is more than limits.cpu 2500m",
