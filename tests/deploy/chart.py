@@ -77,3 +77,25 @@ def settings_texts(documents: list[Document]) -> dict[str, str]:
         for name, each in of_kind(documents, "ConfigMap").items()
         if "stacworker.yaml" in each["data"]
     }
+
+
+def values_of(path: Path) -> Document:
+    """Return a file of values."""
+    values: Document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return values
+
+
+def deployment(values: Document) -> Any:
+    """Return the Deployment of the worker items."""
+    return of_kind(render(values), "Deployment")["demo-stacworker-items"]
+
+
+def refusal(values: Document) -> str:
+    """Return the message with which the values are refused; "" when they are not."""
+    from helm_python import HelmError  # noqa: PLC0415 - only these tests need it
+
+    try:
+        render(values)
+    except HelmError as error:
+        return str(error)
+    return ""

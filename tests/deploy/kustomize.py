@@ -13,7 +13,7 @@ import yaml
 
 Document = dict[str, Any]
 
-_KNOWN = {"apiVersion", "kind", "resources", "patches", "images"}
+_KNOWN = {"apiVersion", "kind", "resources", "configMapGenerator", "patches", "images"}
 _MERGE_KEYS = {
     "containers": "name",
     "env": "name",
@@ -24,7 +24,10 @@ _MERGE_KEYS = {
 
 
 def build(folder: Path) -> list[Document]:
-    """Return what `kustomize build` prints, in any order; raises ValueError for what it does not know."""
+    """Return what `kustomize build` prints, in any order and without the hashes in names of generated ConfigMaps.
+
+    Raises ValueError for what it does not know.
+    """
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
     if unknown := set(kustomization) - _KNOWN:
         raise ValueError(f"{folder}: not known here: {', '.join(sorted(unknown))}")
@@ -32,6 +35,8 @@ def build(folder: Path) -> list[Document]:
     for name in kustomization.get("resources", ()):
         path = folder / name
         documents += build(path) if path.is_dir() else _read(path)
+    for entry in kustomization.get("configMapGenerator", ()):
+        _generate(folder, documents, entry)
     for entry in kustomization.get("patches", ()):
         if set(entry) != {"path"}:
             raise ValueError(f"{folder}: a patch is a path here, not {entry}")
@@ -44,6 +49,20 @@ def build(folder: Path) -> list[Document]:
 
 def _read(path: Path) -> list[Document]:
     return [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
+
+
+def _generate(folder: Path, documents: list[Document], entry: Document) -> None:
+    keys = dict(each.split("=") for each in entry["files"])
+    data = {key: (folder / name).read_text(encoding="utf-8") for key, name in keys.items()}
+    metadata = {"name": entry["name"], **entry.get("options", {})}
+    made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+    match entry:
+        case {"name": _, "files": _, "behavior": "merge", **rest} if not rest:
+            _patch(documents, made)
+        case {"name": _, "files": _, "options": {"labels": _}, **rest} if not rest:
+            documents.append(made)
+        case _:
+            raise ValueError(f"{folder}: a ConfigMap is made of files with labels, or merged, not {entry}")
 
 
 def _patch(documents: list[Document], patch: Document) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ OVERLAYS = K8S / "overlays"
 
 _LABELS_OF_HELM = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 _KINDS_LEFT_OUT = ("Pod",)  # the tests of a release
+_HASH = re.compile(r"-[2456789bcdfghkmt]{10}$")
+"""What kustomize appends to a generated ConfigMap's name: ten letters and digits that spell no word."""
 _HEAD = "# Made from the chart with values.yaml by scripts/chart --write.\n"
 
 
@@ -29,17 +32,33 @@ def from_chart(*values_files: Path) -> list[Document]:
 
 
 def base_files() -> dict[Path, str]:
-    """Return the text of every file of the base by its path: one for each kind, and what names them."""
+    """Return the text of every file of the base by its path: one for each kind, settings, and what names them."""
     kinds: dict[str, list[Document]] = {}
     for each in from_chart(BASE / "values.yaml"):
         kinds.setdefault(each["kind"].lower(), []).append(each)
-    files = {BASE / f"{kind}.yaml": _HEAD + _dump(documents) for kind, documents in sorted(kinds.items())}
+    settings = kinds.pop("configmap")
+    files = {BASE / f"{kind}.yaml": _HEAD + dump(documents) for kind, documents in sorted(kinds.items())}
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [path.name for path in files],
+        "configMapGenerator": [_generator(each["metadata"]) for each in settings],
     }
-    return {**files, BASE / "kustomization.yaml": _HEAD + _dump([kustomization])}
+    files |= {BASE / _settings_file(each["metadata"]): _HEAD + each["data"]["stacworker.yaml"] for each in settings}
+    return {**files, BASE / "kustomization.yaml": _HEAD + dump([kustomization])}
+
+
+def _generator(metadata: Document) -> Document:
+    """Return what makes a ConfigMap whose name changes with the settings, and so replaces the pods that have them."""
+    return {
+        "name": metadata["name"],
+        "files": [f"stacworker.yaml={_settings_file(metadata)}"],
+        "options": {"labels": metadata["labels"]},
+    }
+
+
+def _settings_file(metadata: Document) -> str:
+    return f"settings/{metadata['name']}.yaml"
 
 
 def overlay_files() -> dict[Path, str]:
@@ -51,20 +70,28 @@ def overlay_files() -> dict[Path, str]:
         for each in from_chart(BASE / "values.yaml", values):
             if (each["kind"], each["metadata"]["name"]) not in ours:
                 added.setdefault(each["kind"].lower(), []).append(each)
-        files |= {values.parent / f"{kind}.yaml": _HEAD + _dump(documents) for kind, documents in added.items()}
+        files |= {values.parent / f"{kind}.yaml": _HEAD + dump(documents) for kind, documents in added.items()}
     return files
 
 
 def normal(documents: list[Document]) -> dict[tuple[str, str], Document]:
-    """Return documents by kind and name, with the order of variables and the layout of settings left out."""
+    """Return documents by kind and name; left out: variables' order, settings' layout, what a name has of kustomize."""
     found = {}
     for each in copy.deepcopy(documents):
+        _forget_hashes(each)
         for container in each.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ()):
             container.get("env", []).sort(key=lambda variable: variable["name"])
         if each["kind"] == "ConfigMap" and "stacworker.yaml" in each["data"]:
             each["data"]["stacworker.yaml"] = yaml.safe_load(each["data"]["stacworker.yaml"])
         found[each["kind"], each["metadata"]["name"]] = each
     return found
+
+
+def _forget_hashes(document: Document) -> None:
+    volumes = document.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", ())
+    named = [volume["configMap"] for volume in volumes if "configMap" in volume]
+    for each in [*named, *([document["metadata"]] if document["kind"] == "ConfigMap" else [])]:
+        each["name"] = _HASH.sub("", each["name"])
 
 
 def _plain(document: Document) -> Document:
@@ -75,7 +102,7 @@ def _plain(document: Document) -> Document:
     if kept:
         metadata["annotations"] = kept
     template = document.get("spec", {}).get("template", {}).get("metadata", {})
-    template.get("annotations", {}).pop("checksum/config", None)  # kustomize does not make it anew
+    template.get("annotations", {}).pop("checksum/config", None)  # kustomize has hashes in names
     if template.get("annotations") == {}:
         del template["annotations"]
     return document
@@ -93,5 +120,6 @@ def _text(dumper: yaml.Dumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _text)
 
 
-def _dump(documents: list[Document]) -> str:
+def dump(documents: list[Document]) -> str:
+    """Return documents as a YAML file, in their own order of keys."""
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=1000)

@@ -33,6 +33,36 @@ _ACCOUNT: Schema = {
     "additionalProperties": False,
     "properties": {"create": {"type": "boolean"}, "name": _TEXT, "annotations": _LABELS},
 }
+_PROBE: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "initialDelaySeconds": _COUNT,
+        "periodSeconds": _SECONDS,
+        "timeoutSeconds": _SECONDS,
+        "failureThreshold": _POSITIVE,
+        "successThreshold": {"const": 1},
+        "terminationGracePeriodSeconds": _SECONDS,
+    },
+}
+"""Times only: the chart gives the handler, and Kubernetes takes no second one."""
+_READINESS: Schema = {
+    **_PROBE,
+    "properties": {key: _PROBE["properties"][key] for key in list(_PROBE["properties"])[:4]}
+    | {"successThreshold": _POSITIVE},
+}
+_STRATEGY: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "type": {"enum": ["RollingUpdate", "Recreate"]},
+        "rollingUpdate": {
+            "type": ["object", "null"],
+            "additionalProperties": False,
+            "properties": {key: {"type": ["integer", "string", "null"]} for key in ("maxSurge", "maxUnavailable")},
+        },
+    },
+}
 _BUDGET: Schema = {
     "type": ["object", "null"],
     "additionalProperties": False,
@@ -67,12 +97,20 @@ _SAID: dict[str, Schema] = {
     "defaults.autoscaling.annotations": _LABELS,
     "defaults.autoscaling.keda.pollingIntervalSeconds": _SECONDS,
     "defaults.autoscaling.keda.identityOwner": {"enum": ["keda", "workload"]},
-    "defaults.autoscaling.keda.extraQueueUrls": _WORDS,
+    "defaults.autoscaling.keda.extraQueueUrls": {
+        "type": "array",
+        "items": {"type": "string", "pattern": "^https?://[^/]+/."},
+        "uniqueItems": True,
+    },
     "defaults.autoscaling.keda.authenticationRef": _FREE,
     "defaults.autoscaling.keda.fallback": _FREE,
     "defaults.autoscaling.hpa.metricLabels": _LABELS,
     "defaults.autoscaling.hpa.metrics": _MAPS,
     "defaults.terminationGracePeriodSeconds": _SECONDS,
+    "defaults.strategy": _STRATEGY,
+    "defaults.startupProbe": _PROBE,
+    "defaults.livenessProbe": _PROBE,
+    "defaults.readinessProbe": _READINESS,
     "defaults.podDisruptionBudget": _BUDGET,
     "defaults.serviceAccount": _ACCOUNT,
     "defaults.extraEnv": _NAMED,
@@ -112,10 +150,6 @@ _OF_KUBERNETES = {
     f"defaults.{key}"
     for key in (
         "resources",
-        "strategy",
-        "startupProbe",
-        "livenessProbe",
-        "readinessProbe",
         "affinity",
         "podSecurityContext",
         "securityContext",
@@ -142,11 +176,13 @@ def schema() -> str:
     for key, each in worker["properties"].items():
         if each.get("type") in ("object", "array") and key not in _NEEDED:
             each["type"] = [each["type"], "null"]
+    whole = _whole({"properties": {**properties, "defaults": worker | {"type": "object"}}})
     found = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the chart stacworker",
         "type": "object",
         "additionalProperties": False,
+        "allOf": [whole],
         "properties": {
             **properties,
             "global": {"type": "object", "description": "What a chart around this one may set; not used."},
@@ -161,6 +197,26 @@ def schema() -> str:
         "$defs": {"Worker": worker, "Settings": settings, **definitions},
     }
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+
+
+def _whole(shape: Schema) -> Schema:
+    """Return what a mapping must have: all that templates cannot do without.
+
+    Helm takes a value away that is null, and templates would end in "nil pointer". Lists and free mappings may go.
+    """
+    properties = shape["properties"]
+    groups = {key: _whole(each) for key, each in properties.items() if _is_group(each)}
+    needed = [key for key, each in properties.items() if key in groups or not _is_collection(each)]
+    return {"required": needed, **({"properties": groups} if groups else {})}
+
+
+def _is_group(shape: Schema) -> bool:
+    return shape.get("type") == "object" and "properties" in shape
+
+
+def _is_collection(shape: Schema) -> bool:
+    types = shape.get("type", ())
+    return bool({"object", "array"} & {*([types] if isinstance(types, str) else types)})
 
 
 def _of(path: str, default: Any, said: dict[str, str]) -> Schema:

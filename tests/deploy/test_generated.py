@@ -12,7 +12,7 @@ import yaml
 from tests.deploy.chart import Document
 from tests.deploy.kubernetes import problems
 from tests.deploy.kustomize import build
-from tests.deploy.manifests import BASE, OVERLAYS, base_files, from_chart, normal, overlay_files
+from tests.deploy.manifests import BASE, K8S, OVERLAYS, base_files, from_chart, normal, overlay_files
 
 ADVICE = "run scripts/chart --write"
 FOLDERS = [BASE, *sorted(path.parent for path in OVERLAYS.glob("*/kustomization.yaml"))]
@@ -23,7 +23,7 @@ def test_the_manifests_are_what_the_chart_renders() -> None:
     """No file of deploy/k8s that is made from the chart was left behind by it or changed by hand."""
     expected = base_files() | overlay_files()
     assert {path: path.read_text(encoding="utf-8") for path in expected} == expected, ADVICE
-    assert set(BASE.iterdir()) == {*base_files(), BASE / "values.yaml"}
+    assert {path for path in BASE.rglob("*") if path.is_file()} == {*base_files(), BASE / "values.yaml"}
 
 
 @folders
@@ -48,6 +48,34 @@ def test_only_what_an_overlay_is_for_stands_beside_the_chart(folder: Path) -> No
     beside = {name for kind, name in normal(build(folder)).keys() - normal(from_chart(*values)).keys()}
     expected = {"localstack", "localstack-queues", "postgres", "stacworker-database"}
     assert beside == (expected if folder.name == "localstack" else set())
+
+
+@folders
+def test_changed_settings_replace_the_pods(folder: Path, tmp_path: Path) -> None:
+    """Pods name their settings with a hash of them: other settings are another name, and so other pods."""
+    copied = shutil.copytree(K8S, tmp_path / "k8s") / folder.relative_to(K8S)
+    before = names_of_settings(real_kustomize(copied))
+    for path in copied.rglob("settings/stacworker-*.yaml"):
+        path.write_text(path.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    if folder.name == "eks-keda":
+        path = tmp_path / "k8s" / "base" / "settings" / "stacworker-items.yaml"
+        path.write_text(path.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    after = names_of_settings(real_kustomize(copied))
+    assert after.keys() == before.keys() == {"stacworker-items", "stacworker-requests", "stacworker-migrate"}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == ({"stacworker-items"} if folder.name == "eks-keda" else set(before))
+
+
+def names_of_settings(documents: list[Document]) -> dict[str, str]:
+    """Return by each pod template's owner the ConfigMap with its settings; it has to be there."""
+    made = {each["metadata"]["name"] for each in documents if each["kind"] == "ConfigMap"}
+    found = {}
+    for each in documents:
+        for volume in each.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", ()):
+            if volume["name"] == "config":
+                found[each["metadata"]["name"]] = volume["configMap"]["name"]
+    assert set(found.values()) <= made
+    return found
 
 
 @folders

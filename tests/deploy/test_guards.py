@@ -7,26 +7,20 @@ from typing import Any
 import pytest
 
 from stacworker.settings import CollectionSettings, ConsumerSettings, DatabaseSettings, LimitsSettings, Settings
-from tests.deploy.chart import Document, minimal, render
+from tests.deploy.chart import Document, minimal, refusal
 
 QUEUE = "https://sqs.us-west-2.amazonaws.com/123456789012/items"
 LOAD = {"name": "items", "type": "load", "queue_url": QUEUE}
+LOADING: Document = {"config": {"consumers": [LOAD]}}
+METRIC: Document = {
+    "type": "External",
+    "external": {"metric": {"name": "held"}, "target": {"type": "Value", "value": "10"}},
+}
 DIGEST = "sha256:" + "0" * 64
 
 
-def refusal(values: Document) -> str:
-    """Return the message with which the values are refused; "" when they are not."""
-    from helm_python import HelmError  # noqa: PLC0415 - only these tests need it
-
-    try:
-        render(values)
-    except HelmError as error:
-        return str(error)
-    return ""
-
-
-def scaled(pods: int, **more: Any) -> Document:
-    return {"autoscaling": {"enabled": True, "maxReplicas": pods}, **more}
+def scaled(pods: int, *, each: int = 2000, **more: Any) -> Document:
+    return {"autoscaling": {"enabled": True, "maxReplicas": pods, "messagesPerReplica": each}, **more}
 
 
 @pytest.mark.parametrize(
@@ -162,6 +156,125 @@ def scaled(pods: int, **more: Any) -> Document:
             ),
             "migration: give either existingSecret or secretArn, not both",
         ),
+        (
+            minimal(
+                defaults={"config": {"database": {"dsn": "postgresql://u:p@h/d"}}}, items={"config": {"database": None}}
+            ),
+            "defaults.config.database.dsn: a DSN is a secret, and the migration's ConfigMap would hold it",
+        ),
+        (
+            minimal(items=scaled(2, each=1999)),
+            "workers.items.autoscaling.messagesPerReplica: 1999 is less than the max_in_flight=2000 of consumer items",
+        ),
+        (
+            minimal(
+                items={
+                    "autoscaling": {"enabled": True, "type": "hpa", "hpa": {"metricName": "held"}},
+                    "config": {"consumers": [{**LOAD, "max_in_flight": 2001}]},
+                }
+            ),
+            "workers.items.autoscaling.messagesPerReplica: 2000 is less than the max_in_flight=2001 of consumer items",
+        ),
+        (
+            minimal(items={"strategy": {"rollingUpdate": {"maxSurge": 0}}}),
+            "workers.items.strategy.rollingUpdate: with maxSurge and maxUnavailable both 0 no pod could be replaced",
+        ),
+        (
+            minimal(items={"strategy": {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": "0%"}}}),
+            "workers.items.strategy.rollingUpdate: with maxSurge and maxUnavailable both 0",
+        ),
+        (
+            minimal(items={"resources": {"requests": {"memory": "4Gi"}}}),
+            "workers.items.resources: requests.memory 4Gi is more than limits.memory 2Gi: raise the limit too",
+        ),
+        *(
+            (
+                minimal(items={"resources": {"requests": {"memory": above}, "limits": {"memory": limit}}}),
+                f"workers.items.resources: requests.memory {above} is more than limits.memory {limit}",
+            )
+            for above, limit in (("2049Mi", "2Gi"), ("2Mi", "2047Ki"), ("2M", "1999k"), ("2Ti", "2T"), ("3000", "2Ki"))
+        ),
+        (
+            minimal(items={"resources": {"requests": {"cpu": 3}, "limits": {"cpu": "2500m"}}}),
+            "workers.items.resources: requests.cpu 3 is more than limits.cpu 2500m",
+        ),
+        (
+            minimal(migration={"resources": {"requests": {"memory": "1G"}}}),
+            "migration.resources: requests.memory 1G is more than limits.memory 512Mi",
+        ),
+        (
+            minimal(
+                workers={"more": {**LOADING, "serviceAccount": {"name": "x", "annotations": {"a": "b"}}}},
+                items={"serviceAccount": {"name": "x"}},
+            ),
+            "workers.more.serviceAccount: x is made once already, with other annotations: give it the same ones",
+        ),
+        (
+            minimal(items={"serviceAccount": {"name": "demo-stacworker", "annotations": {"a": "b"}}}),
+            "workers.items.serviceAccount: demo-stacworker is made once already, with other annotations",
+        ),
+        (
+            minimal(serviceAccount={"name": "x"}, migration={"serviceAccount": {"name": "x"}}),
+            "migration.serviceAccount.name: x is worker items's account too, and each upgrade would delete it",
+        ),
+        (
+            minimal(serviceAccount={"name": "x", "create": False}, migration={"serviceAccount": {"name": "x"}}),
+            "migration.serviceAccount.name: x is worker items's account too",
+        ),
+        (
+            minimal(items={"serviceAccount": {"name": "y"}}, migration={"serviceAccount": {"name": "demo-stacworker"}}),
+            "migration.serviceAccount.name: demo-stacworker is the release's account too",
+        ),
+        *(
+            (
+                minimal(
+                    database={"existingSecret": {"name": ""}}, defaults={"extraEnv": [{"name": name, "value": "x"}]}
+                ),
+                "migration: it knows no database",
+            )
+            for name in ("PGSSLMODE", "PGHOSTS", "XPGHOST", "STACWORKER_DATABASE__LOCK_TIMEOUT_S")
+        ),
+        (
+            minimal(
+                database={"existingSecret": {"name": ""}},
+                migration={"enabled": False},
+                items={"extraEnv": [{"name": "PGPASSWORD", "value": "x"}]},
+            ),
+            "workers.items: it loads items and knows no database",
+        ),
+        *(
+            (
+                minimal(items={"extraEnv": [{"name": name, "value": "x"}]}),
+                f"workers.items.extraEnv: {name} would win over what the chart has checked",
+            )
+            for name in (
+                "STACWORKER_CONFIG",
+                "STACWORKER_COLLECTIONS__DEFAULT__MAX_BATCH_ITEMS",
+                "STACWORKER_HTTP__PORT",
+                "STACWORKER_ECS__SCALE_IN_PROTECTION",
+                "STACWORKER_PIPELINES",
+                "STACWORKER_PIPELINES__FOLDER",
+                "STACWORKER_DATABASE__MAX_CONNECTIONS",
+            )
+        ),
+        (
+            minimal(
+                defaults={"extraEnv": [{"name": "STACWORKER_CONFIG", "value": "/mine.yaml"}]}, items={"extraEnv": []}
+            ),
+            "defaults.extraEnv: STACWORKER_CONFIG would win over what the chart has checked",
+        ),
+        (
+            minimal(items={"config": {"drain_timeout_s": 5}}),
+            "workers.items.config.drain_timeout_s: 5 is shorter than consumer items's wait_time_s 20",
+        ),
+        (
+            minimal(items={"config": {"ecs": {"scale_in_protection": True}}}),
+            "workers.items.config.ecs.scale_in_protection: it is for tasks of ECS",
+        ),
+        (
+            minimal(items={"config": {"http": {"host": "127.0.0.1"}}}),
+            "workers.items.config.http.host: probes come from outside the pod and could not reach 127.0.0.1",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: Document, message: str) -> None:
@@ -175,7 +288,43 @@ def test_what_does_not_go_together_is_refused(values: Document, message: str) ->
         minimal(image={"tag": "", "digest": DIGEST}),
         minimal(image={"tag": "latest", "digest": DIGEST}),
         minimal(items={"terminationGracePeriodSeconds": 81}),
-        minimal(items={"config": {"drain_timeout_s": 0.5}, "terminationGracePeriodSeconds": 21}),
+        minimal(
+            items={
+                "config": {"drain_timeout_s": 0.5, "consumers": [{**LOAD, "wait_time_s": 0}]},
+                "terminationGracePeriodSeconds": 21,
+            }
+        ),
+        minimal(items={"config": {"drain_timeout_s": 20}}),
+        minimal(items={"config": {"drain_timeout_s": 10, "consumers": [{**LOAD, "wait_time_s": 10}]}}),
+        minimal(items={"config": {"http": {"host": "::"}}}),
+        minimal(items={"config": {"ecs": {"scale_in_protection": False}}}),
+        minimal(items=scaled(2, config={"consumers": [{**LOAD, "max_in_flight": 1000}]}, each=1000)),
+        minimal(items={"autoscaling": {"messagesPerReplica": 200}}),
+        minimal(
+            items={
+                "autoscaling": {"enabled": True, "type": "hpa", "messagesPerReplica": 1, "hpa": {"metrics": [METRIC]}}
+            }
+        ),
+        minimal(items=scaled(2, config={"consumers": [{**LOAD, "type": "generate"}]}, each=200)),
+        minimal(items={"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "1%"}}}),
+        minimal(items={"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 0}}}),
+        minimal(items={"resources": {"requests": {"memory": "2048Mi", "ephemeral-storage": "6e9"}}}),
+        minimal(items={"resources": {"requests": {"memory": "8Gi"}, "limits": {"memory": None}}}),
+        minimal(items={"resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": 2}}}),
+        minimal(items={"resources": {"limits": None}}),
+        minimal(migration={"resources": {"requests": {"memory": "512Mi"}}}),
+        minimal(workers={"more": LOADING}, defaults={"serviceAccount": {"name": "x", "annotations": {"a": "b"}}}),
+        minimal(items={"serviceAccount": {"name": "demo-stacworker"}}),
+        minimal(items={"serviceAccount": {"name": "x", "create": False}}, migration={"serviceAccount": {"name": "y"}}),
+        minimal(
+            serviceAccount={"name": "x", "create": False},
+            migration={"serviceAccount": {"name": "x", "create": False}},
+        ),
+        minimal(serviceAccount={"name": "x"}, migration={"enabled": False, "serviceAccount": {"name": "x"}}),
+        minimal(items={"extraEnv": [{"name": "STACWORKER_PIPELINES__ON_BROKEN", "value": "skip"}]}),
+        minimal(items={"extraEnv": [{"name": "STACWORKER_CONFIGURED", "value": "no setting"}]}),
+        minimal(items={"startupProbe": {"initialDelaySeconds": 1}, "readinessProbe": {"successThreshold": 2}}),
+        minimal(defaults={"tolerations": None, "livenessProbe": None, "podLabels": None}, commonLabels=None),
         minimal(items=scaled(10)),
         minimal(databaseConnectionBudget=100, items=scaled(11)),
         minimal(items={"config": {"consumers": [{**LOAD, "max_in_flight": 500}]}}),
@@ -183,7 +332,20 @@ def test_what_does_not_go_together_is_refused(values: Document, message: str) ->
         minimal(items={"podDisruptionBudget": {"maxUnavailable": None, "minAvailable": 1}}),
         minimal(items={"podDisruptionBudget": None}),
         minimal(database={"existingSecret": {"name": ""}}, defaults={"envFrom": [{"secretRef": {"name": "pg"}}]}),
-        minimal(database={"existingSecret": {"name": ""}}, defaults={"extraEnv": [{"name": "PGHOST", "value": "db"}]}),
+        *(
+            minimal(database={"existingSecret": {"name": ""}}, defaults={"extraEnv": [{"name": name, "value": "db"}]})
+            for name in (
+                "PGHOST",
+                "PGHOSTADDR",
+                "PGSERVICE",
+                "STACWORKER_DATABASE__DSN",
+                "stacworker_database__secret_arn",
+            )
+        ),
+        minimal(
+            database={"existingSecret": {"name": ""}},
+            defaults={"config": {"database": {"secret_arn": "arn:aws:secretsmanager:us-west-2:123456789012:secret:a"}}},
+        ),
         minimal(items={"extraEnv": [{"name": "STACWORKER_DATABASE__STATEMENT_TIMEOUT_S", "value": "30"}]}),
         minimal(monitoring={"prometheusRule": {"disabledAlerts": ["StacworkerLoopLag"]}}),
     ],
@@ -219,6 +381,16 @@ def test_batches_are_refused_where_stacworker_would_warn(
     assert ("never fills" in refusal(values)) == starved
 
 
+@pytest.mark.parametrize("drain", [5, 10, None])
+@pytest.mark.parametrize("wait", [0, 6, 10, None])
+def test_a_drain_is_refused_where_stacworker_would_warn(drain: float | None, wait: int | None) -> None:
+    """Chart and daemon agree on which receives would be cut off."""
+    consumer = {**LOAD, **({} if wait is None else {"wait_time_s": wait})}
+    config = {"consumers": [consumer], **({} if drain is None else {"drain_timeout_s": drain})}
+    cut = any("cut off" in line for line in Settings.model_validate(config).warnings())
+    assert ("cut off" in refusal(minimal(items={"config": config}))) == cut
+
+
 def test_the_guards_know_stacworkers_own_defaults() -> None:
     """What the guards take where a setting is not given is what stacworker takes."""
     assert LimitsSettings().max_in_flight == ConsumerSettings.model_fields["max_in_flight"].default == 2000
@@ -226,41 +398,4 @@ def test_the_guards_know_stacworkers_own_defaults() -> None:
     assert DatabaseSettings().max_connections == 8
     assert Settings.model_fields["drain_timeout_s"].default == 60
     assert Settings().http.port == 8080
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (minimal(wrokers={}), "additional properties 'wrokers' not allowed"),
-        (minimal(items={"replica": 2}), "additional properties 'replica' not allowed"),
-        (minimal(items={"replicas": -1}), "at '/workers/items/replicas': minimum: got -1, want 0"),
-        (minimal(items={"replicas": "2"}), "at '/workers/items/replicas': got string, want integer"),
-        (minimal(items={"autoscaling": {"type": "cron"}}), "at '/workers/items/autoscaling/type'"),
-        (minimal(items={"autoscaling": {"maxReplicas": 0}}), "at '/workers/items/autoscaling/maxReplicas'"),
-        (minimal(workers={"Items_2": {}}), "invalid propertyName 'Items_2'"),
-        (minimal(workers={"a" * 21: {}}), f"invalid propertyName '{'a' * 21}'"),
-        (
-            minimal(commonLabels={"app.kubernetes.io/component": "a"}),
-            "invalid propertyName 'app.kubernetes.io/component'",
-        ),
-        (
-            minimal(items={"podLabels": {"app.kubernetes.io/name": "a"}}),
-            "invalid propertyName 'app.kubernetes.io/name'",
-        ),
-        (minimal(image={"digest": "sha256:abc"}), "at '/image/digest'"),
-        (minimal(image={"pullPolicy": "Sometimes"}), "at '/image/pullPolicy'"),
-        (minimal(database={"secretArn": "pgstac"}), "at '/database/secretArn'"),
-        (minimal(migration={"pgstacVersion": "latest"}), "at '/migration/pgstacVersion'"),
-        (minimal(networkPolicy={"databasePort": 70000}), "at '/networkPolicy/databasePort'"),
-        (minimal(items={"tmpSizeLimit": "4 GB"}), "at '/workers/items/tmpSizeLimit'"),
-        (minimal(items={"pipelines": {"naip": {"items.py": ""}}}), "missing property 'pipeline.yaml'"),
-        (minimal(items={"config": {"consumer": []}}), "additional properties 'consumer' not allowed"),
-        (minimal(items={"config": {"consumers": [{"name": "items", "type": "load"}]}}), "missing property 'queue_url'"),
-        (minimal(items={"config": {"consumers": [{**LOAD, "max_inflight": 5}]}}), "'max_inflight' not allowed"),
-        (minimal(items={"config": {"collections": {"a": {"conflict": "replace"}}}}), "conflict"),
-        (minimal(defaults={"config": {"database": {"max_connections": 1}}}), "minimum: got 1, want 2"),
-    ],
-)
-def test_values_of_a_wrong_shape_are_refused(values: Document, message: str) -> None:
-    """The schema names the place, down to stacworker's own settings."""
-    assert message in refusal(values)
+    assert ConsumerSettings.model_fields["wait_time_s"].default == 20

@@ -16,12 +16,12 @@
 {{- end -}}
 
 {{- define "stacworker.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "stacworker.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "stacworker.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "stacworker.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{ include "stacworker.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -33,16 +33,16 @@ app.kubernetes.io/part-of: stacworker
 
 {{/* metadata of a resource. Takes root, name; component, annotations, labels if any. */}}
 {{- define "stacworker.metadata" -}}
-name: {{ .name }}
+name: {{ .name | quote }}
 labels:
   {{- include "stacworker.labels" .root | nindent 2 }}
   {{- with .component }}
-  app.kubernetes.io/component: {{ . }}
+  app.kubernetes.io/component: {{ . | quote }}
   {{- end }}
   {{- with .labels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- $annotations := merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
+{{- $annotations := merge (dict) (default dict .annotations) (default dict .root.Values.commonAnnotations) }}
 {{- with $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -55,18 +55,6 @@ annotations:
 {{ .repository }}@{{ .digest }}
 {{- else -}}
 {{ .repository }}:{{ .tag }}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-
-{{- define "stacworker.serviceAccountName" -}}
-{{- $own := .worker.serviceAccount -}}
-{{- $fullname := include "stacworker.fullname" .root -}}
-{{- if $own -}}
-{{- default (ternary (printf "%s-%s" $fullname .name) "default" (ne (toString $own.create) "false")) $own.name -}}
-{{- else -}}
-{{- with .root.Values.serviceAccount -}}
-{{- default (ternary $fullname "default" .create) .name -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -107,11 +95,11 @@ annotations:
 {{- if or .pipelines (dig "pipelines" "folder" "" .config) -}}true{{- end -}}
 {{- end -}}
 
-{{/* True where settings or variables may name a database; libpq's count, and what cannot be looked into. */}}
+{{/* True where settings or variables may name a database; libpq's names of it count, and what cannot be looked into. */}}
 {{- define "stacworker.namesDatabase" -}}
 {{- $names := or (dig "database" "secret_arn" "" .config) .worker.envFrom -}}
 {{- range .worker.extraEnv -}}
-{{- if regexMatch "^(PG|STACWORKER_DATABASE__)" (upper .name) -}}
+{{- if or (has .name (list "PGHOST" "PGHOSTADDR" "PGSERVICE")) (has (upper .name) (list "STACWORKER_DATABASE__DSN" "STACWORKER_DATABASE__SECRET_ARN")) -}}
 {{- $names = true -}}
 {{- end -}}
 {{- end -}}

@@ -3,7 +3,7 @@
 {{- define "stacworker.databaseEnv" -}}
 {{- with .name }}
 - name: STACWORKER_DATABASE__DSN
-  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.key }}}}
+  valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: {{ $.key | quote }}}}
 {{- end }}
 {{- end -}}
 
@@ -16,7 +16,7 @@
 
 {{- define "stacworker.tmpVolume" -}}
 - name: tmp
-  emptyDir: {sizeLimit: {{ . }}}
+  emptyDir: {sizeLimit: {{ . | quote }}}
 {{- end -}}
 
 {{- define "stacworker.workerEnv" -}}
@@ -44,18 +44,23 @@
 {{- end }}
 {{- end -}}
 
+{{/* With its length before it no two pairs of an ID and a file make one key. */}}
+{{- define "stacworker.pipelineKey" -}}
+{{- printf "%d.%s.%s" (len (index . 0)) (index . 0) (index . 1) -}}
+{{- end -}}
+
 {{- define "stacworker.workerVolumes" -}}
 {{- $full := printf "%s-%s" (include "stacworker.fullname" .root) .name -}}
 - name: config
-  configMap: {name: {{ $full }}}
+  configMap: {name: {{ $full | quote }}}
 {{- if .worker.pipelines }}
 - name: pipelines
   configMap:
-    name: {{ $full }}-pipelines
+    name: {{ printf "%s-pipelines" $full | quote }}
     items:
       {{- range $id, $files := .worker.pipelines }}
       {{- range $file, $_ := $files }}
-      - {key: {{ printf "%s--%s" $id $file | quote }}, path: {{ printf "%s/%s" $id $file | quote }}}
+      - {key: {{ include "stacworker.pipelineKey" (list $id $file) | quote }}, path: {{ printf "%s/%s" $id $file | quote }}}
       {{- end }}
       {{- end }}
 {{- end }}
