@@ -203,8 +203,14 @@ class Engine:
         assert me is not None  # noqa: S101
         self._resting.add(me)
         try:
-            await self.circuit.wait_closed()
-            return await self._slots.take()
+            while True:
+                await self.circuit.wait_closed()
+                reserved = await self._slots.take()
+                if not self.circuit.is_open:
+                    return reserved
+                # An outage began while there was no room: what would be received now could only be given back.
+                self._slots.settle(reserved, [])
+                self._expect()
         finally:
             self._resting.discard(me)
 
@@ -234,7 +240,8 @@ class Engine:
 
     def _expect(self) -> None:
         """Tell the batches whether more messages are about to arrive."""
-        more_to_come = self._receives > 0 or (self._slots.held_back and not self._lifecycle.draining.is_set())
+        stopped = self._lifecycle.draining.is_set() or self.circuit.is_open
+        more_to_come = self._receives > 0 or (self._slots.held_back and not stopped)
         self.in_flight.expect_more(more_to_come and self._last_receive_full)
 
     def _ahead(self, messages: int) -> int:

@@ -10,6 +10,7 @@ import pytest
 from stacworker.api import Message
 from stacworker.consume.lookahead import Lookahead
 from stacworker.consume.slots import Slots
+from stacworker.errors import Unavailable
 from stacworker.testing.queue import FakeQueue
 from tests.unit.consume.harness import Bench, eventually, running
 
@@ -134,6 +135,33 @@ async def test_a_batch_is_not_flushed_because_nobody_looks_ahead() -> None:
     async with running(work, bodies=HUNDRED, at_once=2) as bench:
         await eventually(lambda: not bench.queue.stored)
     assert max(flushed_with) == 100
+
+
+async def test_who_waited_for_room_receives_nothing_in_an_outage() -> None:
+    """Pollers that were held back when a dependency went away let the room be: what they took would be given back."""
+    away, go = asyncio.Event(), asyncio.Event()
+
+    async def work(message: Message) -> None:
+        with message.in_flight.working():
+            await go.wait()
+            if away.is_set():
+                raise Unavailable("away", dependency="database")
+
+    queue = FakeQueue()
+    queue.put(*HUNDRED)
+    async with running(work, queue=queue, at_once=2, monotonic=lambda: 1.0, backoff_base_s=60.0) as bench:
+        await eventually(lambda: len(bench.consumer.handled) == 4)
+        bench.consumer.away = Unavailable("away", dependency="database")
+        away.set()
+        go.set()
+        await eventually(lambda: bench.engine.paused_because is not None and bench.count("in_flight_messages") == 1)
+        for _ in range(100):
+            await asyncio.sleep(0.002)
+        assert len([each for each in queue.stored.values() if each.receives]) == 4
+        assert not bench.engine.in_flight.stalled
+        away.clear()
+        bench.consumer.away = None
+        bench.lifecycle.stop("test")
 
 
 async def test_a_message_that_waits_for_its_turn_keeps_no_other_group_out() -> None:
