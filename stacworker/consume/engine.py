@@ -184,6 +184,7 @@ class Engine:
         while not self._lifecycle.draining.is_set():
             messages = await self._receive(await self._room())
             if self._lifecycle.draining.is_set():
+                self._expect()
                 await self._release_unstarted(messages)
                 return
             for message in messages:

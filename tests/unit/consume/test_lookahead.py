@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -191,3 +192,28 @@ async def settled(bench: Bench, handled: int) -> None:
     for _ in range(50):
         await asyncio.sleep(0)
         assert len(bench.consumer.handled) == handled
+
+
+async def test_a_drain_that_meets_a_full_receive_lets_batches_go() -> None:
+    """Nothing more comes once the receive under way has been given back: who waits in a batch need not wait for it."""
+    gate = asyncio.Event()
+
+    class Gated(FakeQueue):
+        async def receive(self, *arguments: Any, **named: Any) -> list[Message]:
+            if len(self.stored) and sum(bool(each.receives) for each in self.stored.values()) >= 20:
+                await gate.wait()
+            return await super().receive(*arguments, **named)
+
+    async def work(message: Message) -> None:
+        flushed = asyncio.Event()
+        with message.in_flight.waiting(flushed.set):
+            await flushed.wait()
+
+    queue = Gated()
+    queue.put(*HUNDRED)
+    async with running(work, queue=queue, max_pollers=1, drain_timeout_s=60.0) as bench:
+        await eventually(lambda: len(bench.consumer.handled) == 20)
+        bench.lifecycle.stop("test")
+        gate.set()
+        await bench.drain()
+    assert bench.outcomes() == {"acked": 20, "released": 10}
