@@ -80,10 +80,14 @@ class Generators:
         return found
 
     def at_once(self, names: Sequence[str]) -> int | None:
-        """Return how many requests these work on at a time; None where one is of a class that we do not know."""
-        if not all(isinstance(self.get(name), AnyGenerator) for name in names):
+        """Return how many requests these work on at a time; None where nobody can tell.
+
+        That is where one is of a class that we do not know, or where there are several: requests for a slow one must
+        not keep those for the others from being received.
+        """
+        if len(names) != 1 or not isinstance(self.get(names[0]), AnyGenerator):
             return None
-        return sum(self.settings[name].processes for name in names)
+        return self.settings[names[0]].processes
 
     def about(self, name: str) -> str:
         """Say in which environment a generator runs, and which versions of packages it has."""

@@ -16,7 +16,7 @@ class InFlight:
     """The messages that one consumer holds now.
 
     `held` counts messages from receipt to outcome; `waiting` those of them that wait for a batch.
-    `more_expected` is the engine's word on whether further messages are about to arrive; while it is
+    `more_to_come` is the engine's word on whether further messages are about to arrive; while it is
     true a batch is left to fill. `worked_off` counts the messages held whose own work is done, and that wait for
     what they share with others: copies, a batch; `on_worked_off` is called for each, and must be cheap and not raise.
     """
@@ -27,6 +27,7 @@ class InFlight:
         self.on_worked_off: Callable[[], None] = _nothing
         self._waiting = 0
         self._more_expected = more_expected
+        self.more_to_come: Callable[[], bool] = lambda: self._more_expected
         self._flushes: Counter[Callable[[], None]] = Counter()
 
     def enter(self) -> None:
@@ -82,7 +83,7 @@ class InFlight:
     @property
     def stalled(self) -> bool:
         """True when every message in hand waits and nothing more can come."""
-        return self._waiting >= self.held and self._waiting > 0 and not self._more_expected
+        return self._waiting >= self.held and self._waiting > 0 and not self.more_to_come()
 
     def _flush_if_stalled(self) -> None:
         if self.stalled:

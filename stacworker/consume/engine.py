@@ -107,6 +107,7 @@ class Engine:
             ahead=self._ahead if self._lookahead is not None else None,
         )
         self.in_flight.on_worked_off = self._worked_off
+        self.in_flight.more_to_come = self._more_to_come
         self._groups = Groups() if fifo else None
         self._messages: set[asyncio.Task[None]] = set()
         self._pollers: set[asyncio.Task[None]] = set()
@@ -241,9 +242,14 @@ class Engine:
 
     def _expect(self) -> None:
         """Tell the batches whether more messages are about to arrive."""
+        self.in_flight.expect_more(self._more_to_come())
+
+    def _more_to_come(self) -> bool:
+        if not self._last_receive_full or self._receives > 0:
+            return self._last_receive_full
+        # Where work in hand keeps us from receiving, room for more means that a poller is about to.
         stopped = self._lifecycle.draining.is_set() or self.circuit.is_open
-        more_to_come = self._receives > 0 or (self._slots.held_back and not stopped)
-        self.in_flight.expect_more(more_to_come and self._last_receive_full)
+        return self._lookahead is not None and not stopped and self._slots.free > 0
 
     def _ahead(self, messages: int) -> int:
         """Return how many more messages than these may be in hand before more of their work is done."""
@@ -339,6 +345,7 @@ class Engine:
         if self._groups is None or message.group_id is None:
             return None
         self._waiting_turn += 1
+        self._slots.wake()
         try:
             with self.in_flight.waiting(_nothing):
                 return await stack.enter_async_context(self._groups.turn(message.group_id))

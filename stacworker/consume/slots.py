@@ -34,11 +34,6 @@ class Slots:
         return max(0, min(self._room, self._ahead(self._messages)))
 
     @property
-    def held_back(self) -> bool:
-        """True when only `ahead` is in the way of more messages."""
-        return self._room > 0 and not self.free
-
-    @property
     def _room(self) -> int:
         if not self._messages:
             room = max(1, self._max_bytes // MAX_BODY_BYTES)

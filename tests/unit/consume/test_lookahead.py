@@ -40,13 +40,11 @@ def test_nobody_is_kept_from_working() -> None:
     assert Lookahead(0).limit == 2
 
 
-@pytest.mark.parametrize(("ahead", "free", "held_back"), [(0, 0, True), (-3, 0, True), (3, 3, False), (30, 8, False)])
-async def test_room_is_what_every_limit_leaves(ahead: int, free: int, *, held_back: bool) -> None:
-    """The least of the limits counts; being held back is told from being full."""
-    slots = Slots(max_messages=8, max_bytes=1 << 30, ahead=lambda _: ahead)
-    assert (slots.free, slots.held_back) == (free, held_back)
-    full = Slots(max_messages=0, max_bytes=1 << 30, ahead=lambda _: ahead)
-    assert (full.free, full.held_back) == (0, False)
+@pytest.mark.parametrize(("ahead", "free"), [(0, 0), (-3, 0), (3, 3), (30, 8)])
+async def test_room_is_what_every_limit_leaves(ahead: int, free: int) -> None:
+    """The least of the limits counts."""
+    assert Slots(max_messages=8, max_bytes=1 << 30, ahead=lambda _: ahead).free == free
+    assert Slots(max_messages=0, max_bytes=1 << 30, ahead=lambda _: ahead).free == 0
 
 
 async def test_few_are_received_while_none_is_done() -> None:
@@ -165,7 +163,26 @@ async def test_who_waited_for_room_receives_nothing_in_an_outage() -> None:
         bench.lifecycle.stop("test")
 
 
-async def test_a_message_that_waits_for_its_turn_keeps_no_other_group_out() -> None:
+async def test_a_batch_goes_when_it_holds_what_others_need_for_their_work() -> None:
+    """Messages whose work needs what the batch holds wait too, and keep more from being received."""
+    flushed = asyncio.Event()
+
+    async def work(message: Message) -> None:
+        with message.in_flight.working() as done:
+            if message.body == "0":
+                done()
+                with message.in_flight.waiting(flushed.set):
+                    await flushed.wait()
+            else:
+                with message.in_flight.waiting(flushed.set):
+                    await flushed.wait()
+
+    async with running(work, bodies=HUNDRED, at_once=2, max_pollers=1, monotonic=lambda: 1.0) as bench:
+        await eventually(lambda: not bench.queue.stored)
+
+
+@pytest.mark.parametrize("max_pollers", [1, 8])
+async def test_a_message_that_waits_for_its_turn_keeps_no_other_group_out(max_pollers: int) -> None:
     """Twenty of one FIFO group, the first of which takes long, do not keep the next group's from being worked on."""
     go = asyncio.Event()
 
@@ -177,7 +194,7 @@ async def test_a_message_that_waits_for_its_turn_keeps_no_other_group_out() -> N
     queue = FakeQueue(fifo=True)
     queue.put(*(f"a{number}" for number in range(20)), group_id="a")
     queue.put("b0", group_id="b")
-    async with running(work, queue=queue, at_once=1, fifo=True) as bench:
+    async with running(work, queue=queue, at_once=1, fifo=True, max_pollers=max_pollers) as bench:
         await eventually(lambda: "b0" in bench.consumer.handled)
         go.set()
         await eventually(lambda: not bench.queue.stored)
