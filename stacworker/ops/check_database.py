@@ -26,7 +26,7 @@ async def check_database(database: Database) -> list[Finding]:
 async def _check_role(connection: Connection) -> list[Finding]:
     row = await connection.fetchrow(
         "SELECT current_user AS role, current_database() AS database, current_setting('server_version') AS version,"
-        " (SELECT pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles"
+        " (SELECT pg_has_role(current_user, oid, 'USAGE') FROM pg_roles"
         "  WHERE rolname = 'pgstac_ingest' AND to_regnamespace('pgstac') IS NOT NULL) AS may_load"
     )
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row

@@ -13,7 +13,7 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('stacworker:grant', 0))"
 # The server quotes the name. Before pgstac is there nobody is a member of its role.
 _ASK = """
     SELECT format('GRANT pgstac_ingest TO %I', role.rolname) AS statement,
-           coalesce((SELECT pg_has_role(role.oid, ingest.oid, 'MEMBER') FROM pg_roles AS ingest
+           coalesce((SELECT pg_has_role(role.oid, ingest.oid, 'USAGE') FROM pg_roles AS ingest
                      WHERE ingest.rolname = 'pgstac_ingest'), false) AS is_member
     FROM pg_roles AS role WHERE role.rolname = $1
 """
@@ -52,6 +52,12 @@ async def grant_ingest(database: Database, role: str) -> Grant:
                 ) from None
             except asyncpg.InvalidGrantOperationError as error:
                 raise ConfigError(f"{role} cannot be a member of pgstac_ingest ({error}): name another role") from None
+            after, _ = await _ask(connection, role)
+            if not after.before:
+                raise ConfigError(
+                    f"{role} does not inherit the rights of the roles that it is a member of: run "
+                    "ALTER ROLE … INHERIT, then this again"
+                )
         return found
 
 

@@ -307,6 +307,26 @@ def test_any_name_of_a_role_is_granted_to(run, configured, roles, pgstac_dsn, na
     assert (name if name == "loader" else quoted(name),) in rows(pgstac_dsn, members)
 
 
+@pytest.mark.newest_pgstac
+def test_a_role_that_inherits_nothing_is_told_of(run, configured, roles, postgres, pgstac_dsn):
+    """Being a member would not let it load: neither the grant nor a check says that all is well."""
+    loader = roles("loader")
+    postgres.execute("ALTER ROLE loader NOINHERIT")
+    config = configured(database={"dsn": pgstac_dsn})
+
+    assert run("migrate", "--grant", loader, "--config", config) == Ran(
+        2,
+        "",
+        "stacworker: loader does not inherit the rights of the roles that it is a member of: run ALTER ROLE … INHERIT, "
+        "then this again\n",
+    )
+
+    postgres.execute("GRANT pgstac_ingest TO loader")
+    assert "error" in asyncio.run(of_database(pgstac_dsn.replace("postgres@", f"{loader}@")))
+    postgres.execute("ALTER ROLE loader INHERIT")
+    assert run("migrate", "--grant", loader, "--config", config).code == 0
+
+
 def test_a_grant_to_nobody_changes_nothing(run, configured, empty_dsn):
     """A role that does not exist is found before anything is done, in a dry run too."""
     config = configured(database={"dsn": empty_dsn})
